@@ -1,0 +1,83 @@
+"""Scores to ranks: every model, classical or neural, is evaluated by this one function."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from nbrec.metrics import target_ranks
+from nbrec.sequences import Sequences
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is kept of a model's scores.
+
+    Args:
+        ranks: int64 (U,), rank of each test user's target, 1 is best.
+        recommended: int32 (U, top_k), the best items of each user, best first.
+        seconds: time spent in ``score`` alone, without ranking.
+    """
+
+    ranks: np.ndarray
+    recommended: np.ndarray
+    seconds: float
+
+
+def evaluate(model, test: Sequences, mask_seen: bool = True, top_k: int = 20,
+             batch_size: int = 256) -> Evaluation:
+    """Rank each test user's last item given the items before it (thesis section 4.2).
+
+    Works in batches: memory does not grow with the number of users.
+
+    Args:
+        model: has ``score(histories) -> (B, V)``, higher is better.
+        test: sequences of at least two items.
+        mask_seen: leave items of the history out of the ranking; one rule for every model.
+        top_k: how many recommended items to keep per user.
+        batch_size: users per call of ``score``.
+
+    Raises:
+        ValueError: the model's scores have the wrong shape.
+    """
+    if len(test) and test.lengths.min() < 2:
+        raise ValueError("a test sequence has fewer than two items: no history or no target")
+    histories, targets = test.histories(), test.targets()
+    top_k = min(top_k, test.n_items)
+    ranks, recommended, seconds = [], [], 0.0
+    for start in range(0, len(test), batch_size):
+        batch = histories[start : start + batch_size]
+        began = time.perf_counter()
+        scores = model.score(batch)
+        seconds += time.perf_counter() - began
+        if scores.shape != (len(batch), test.n_items):
+            raise ValueError(
+                f"{type(model).__name__}.score gave {scores.shape}: expected "
+                f"{(len(batch), test.n_items)}, one row per history and one column per item"
+            )
+        seen = batch if mask_seen else None
+        ranks.append(target_ranks(scores, targets[start : start + batch_size], seen))
+        recommended.append(top_items(scores, top_k, seen))
+    return Evaluation(np.concatenate(ranks), np.concatenate(recommended), seconds)
+
+
+def top_items(scores: np.ndarray, k: int, seen: list[np.ndarray] | None = None) -> np.ndarray:
+    """The k best items of each row, best first.
+
+    Args:
+        scores: float (B, V).
+        k: how many, at most V.
+        seen: for each row the items that are not recommended.
+
+    Returns:
+        int32 (B, k).
+    """
+    scores = np.array(scores, dtype=np.float32)
+    if seen is not None:
+        rows = np.repeat(np.arange(len(seen)), [len(s) for s in seen])
+        scores[rows, np.concatenate(seen)] = -np.inf
+    best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(best, order, axis=1).astype(np.int32)

@@ -1,0 +1,333 @@
+"""Folds x models -> records: every number of the results chapter comes from here.
+
+A run can be killed at any instant and started again: finished runs are read from their records,
+a training run goes on after its last finished epoch, and the numbers are those of a run that was
+never interrupted. `python -m nbrec.experiment --help` does the same from a terminal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from joblib import Parallel, delayed
+from tqdm import tqdm
+
+from nbrec import metrics, movielens, recommenders, records
+from nbrec.evaluate import evaluate
+from nbrec.movielens import MovieLens
+from nbrec.profiles import PROFILES, Profile, get_profile
+from nbrec.sequences import Fold, Sequences, SequenceSettings, build_sequences, k_folds, split_hash
+
+
+def sequence_settings(
+    profile: Profile, data: MovieLens, variant: str = "original"
+) -> SequenceSettings:
+    """Preprocessing of a variant; without a rating filter if some of the ratings are not known."""
+    if variant not in profile.variants:
+        raise ValueError(
+            f"profile {profile.name!r} has no variant {variant!r}; expected one of "
+            f"{', '.join(profile.variants)}"
+        )
+    settings = replace(profile.sequences, left_truncate=profile.variants[variant])
+    if "rating" not in data.ratings or data.ratings["rating"].isna().any():
+        settings = replace(settings, min_rating=None)
+    return settings
+
+
+def make_sequences(profile: Profile, data: MovieLens, variant: str = "original") -> Sequences:
+    """The sequences of a variant, as the experiment uses them."""
+    return build_sequences(data.ratings, sequence_settings(profile, data, variant))
+
+
+def make_folds(profile: Profile, sequences: Sequences) -> list[Fold]:
+    """The folds, as the experiment uses them."""
+    return k_folds(len(sequences), profile.n_folds, profile.seed)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run that is still to be done: a model on a fold, and where its record goes."""
+
+    model: Any  # not fitted yet
+    facts: dict[str, Any]  # the beginning of the record
+    path: Path
+    checkpoint: Path
+
+    def __call__(
+        self, sequences: Sequences, fold: Fold, threads: int | None, progress: bool
+    ) -> dict:
+        """Fit, score, write the record, and return its flat row."""
+        if threads:
+            torch.set_num_threads(threads)
+        train, validation, test = map(sequences.select, (fold.train, fold.validation, fold.test))
+        began = time.perf_counter()
+        self._fit(train, validation, progress)
+        fit_seconds = time.perf_counter() - began
+        history = getattr(self.model, "history", None)
+        if history is not None:  # epochs from before an interruption count as well
+            fit_seconds = max(fit_seconds, sum(history.seconds))
+        chosen = self.facts["settings"]["evaluation"]
+        result = evaluate(self.model, test, chosen["mask_seen"], chosen["top_k"])
+        record = self.facts | {
+            "data": self.facts["data"]
+            | {"n_train": len(train), "n_validation": len(validation), "n_test": len(test)},
+            "seconds": {"fit": round(fit_seconds, 4), "score": round(result.seconds, 4)},
+            "history": None if history is None else _rounded_history(asdict(history)),
+            "provenance": records.provenance(),
+            **measures(result.ranks, result.recommended, train, test),
+        }
+        records.write_record(record, self.path)
+        self.tidy()
+        return records.flatten(record, self.path)
+
+    def tidy(self) -> None:
+        """Remove checkpoints, and what killed processes have left of half-written files."""
+        folder, path = self.path.parent, self.path
+        for pattern in (f"{path.stem}.*.safetensors*", f".{path.name}.*.tmp"):
+            for leftover in folder.glob(pattern):
+                leftover.unlink(missing_ok=True)
+
+    def _fit(self, train: Sequences, validation: Sequences, progress: bool) -> None:
+        if not hasattr(self.model, "train_settings"):
+            self.model.fit(train, validation)
+            return
+        options = {"checkpoint": self.checkpoint, "progress": progress}
+        resumed = self.checkpoint.exists()
+        try:
+            self.model.fit(train, validation, **options)
+        except ValueError as error:
+            if not resumed:
+                raise
+            warnings.warn(f"{error}\nTraining starts again from the first epoch.", stacklevel=2)
+            self.checkpoint.unlink()
+            self.model.fit(train, validation, **options)
+
+
+def measures(ranks, recommended, train: Sequences, test: Sequences) -> dict[str, Any]:
+    """What a record keeps of an evaluation: metrics, ranks, popularity of items.
+
+    Args:
+        ranks: int64 (U,) ranks of the targets.
+        recommended: int32 (U, K) recommended catalogue indices.
+    """
+    popularity = metrics.popularity(train)
+    functions = {"hr": metrics.hit_rate, "mrr": metrics.mrr, "ndcg": metrics.ndcg}
+    personal = metrics.personalisation(popularity, recommended, test.items, 500 / len(train))
+    return {
+        "metrics": {
+            f"{name}@{k}": round(function(ranks, k), 6)
+            for name, function in functions.items()
+            for k in metrics.KS
+        },
+        "personalisation": {k: round(v, 5) for k, v in personal.items()},
+        "ranks": ranks.tolist(),
+        "target_popularity": records.significant(popularity[test.targets()], 3),
+        "popularity": {
+            "recommended": records.popularity_histogram(popularity[recommended.ravel()]),
+            "behaviour": records.popularity_histogram(popularity[test.items]),
+        },
+    }
+
+
+def _rounded_history(history: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: records.significant(value, 6) if isinstance(value, list) else value
+        for name, value in history.items()
+    }
+
+
+def run(
+    profile: Profile | str | None = None,
+    models: Iterable[str] | None = None,
+    variants: Iterable[str] | None = None,
+    folds: Iterable[int] | None = None,
+    n_jobs: int = 1,
+    progress: bool = True,
+    folder: str | Path | None = None,
+    data: MovieLens | None = None,
+) -> pd.DataFrame:
+    """Run models on folds of variants, skip what has a valid record, and return all records.
+
+    A record counts as valid if data, split, settings, evaluation and seed are those asked for now.
+    A damaged record, or one of other settings, is run again into its place.
+
+    Args:
+        profile: a Profile or its name.
+        models, variants, folds: which of the profile's; by default all.
+        n_jobs: runs at the same time, each in its own process with one thread; 1 runs them here,
+            one after the other, with all threads.
+        folder: where the records are kept; by default `records.runs_folder()`.
+        data: tables that are loaded already; by default those of the profile's dataset.
+
+    Returns:
+        one row per run, as `records.load_records` gives.
+
+    Raises:
+        ValueError: if the profile has no such model, variant or fold.
+    """
+    profile = profile if isinstance(profile, Profile) else get_profile(profile)
+    models = _chosen("model", models, profile.models, profile)
+    variants = _chosen("variant", variants, profile.variants, profile)
+    folds = _chosen("fold", folds, range(profile.n_folds), profile, profile.folds_run)
+    data = movielens.load(profile.dataset) if data is None else data
+    rows: dict[Path, dict] = {}
+    jobs = []
+    for variant in variants:
+        settings = sequence_settings(profile, data, variant)
+        sequences = build_sequences(data.ratings, settings)
+        split = make_folds(profile, sequences)
+        shared = _shared_facts(profile, data, variant, settings, sequences, split)
+        for fold in folds:  # all models of a fold, then the next: a stopped run compares them all
+            for model in models:
+                task = _task(profile, shared, model, fold, folder)
+                rows[task.path] = _valid_row(task)
+                if not rows[task.path]:
+                    jobs.append((task, sequences, split[fold]))
+    bar = tqdm(total=len(jobs), disable=not (progress and jobs), desc="runs", unit="run")
+    threads = 1 if n_jobs != 1 else None
+    inner = progress and n_jobs == 1 and sys.stderr.isatty()
+    parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
+    with bar:
+        for row in parallel(delayed(task)(s, f, threads, inner) for task, s, f in jobs):
+            rows[Path(row["path"])] = row
+            bar.set_postfix_str(
+                f"{row['model']}, {row['variant']}, fold {row['fold']}", refresh=False
+            )
+            bar.update()
+    return pd.DataFrame(list(rows.values()))
+
+
+def _chosen(what: str, asked: Iterable | None, known: Iterable, profile: Profile, default=None):
+    known = list(known)
+    if asked is None:
+        return known if default is None else list(default)
+    asked = [asked] if isinstance(asked, str | int) else list(asked)
+    if unknown := [a for a in asked if a not in known]:
+        raise ValueError(
+            f"profile {profile.name!r} has no {what} {unknown}; expected some of {known}"
+        )
+    return asked
+
+
+def _shared_facts(
+    profile: Profile, data: MovieLens, variant: str, settings: SequenceSettings,
+    sequences: Sequences, split: list[Fold],
+) -> dict[str, Any]:
+    """What all records of a variant have in common."""
+    return {
+        "schema": records.SCHEMA,
+        "profile": profile.name,
+        "dataset": data.name,
+        "variant": variant,
+        "settings": {
+            "sequences": asdict(settings),
+            "folds": {"n_folds": profile.n_folds, "seed": profile.seed},
+            "evaluation": {
+                "mask_seen": profile.mask_seen,
+                "top_k": profile.top_k,
+                "ties": "pessimistic",
+                "ks": list(metrics.KS),
+            },
+        },
+        "data": {
+            "ratings_sha256": data.sha256,
+            "sequences_digest": sequences.digest(),
+            "split_hash": split_hash(sequences, split),
+            "n_items": sequences.n_items,
+            "funnel": sequences.funnel.to_dict("records"),
+        },
+    }
+
+
+def _task(
+    profile: Profile, shared: Mapping[str, Any], label: str, fold: int, folder: str | Path | None
+) -> Task:
+    settings = dict(profile.models[label])
+    name = settings.pop("model", label)
+    seed = 1000 * profile.seed + fold  # never depends on the order of the runs
+    if name in recommenders.NEURAL:
+        settings["seed"] = seed
+    model = recommenders.create(name, **settings)
+    facts = dict(shared) | {
+        "model": label,
+        "fold": fold,
+        "seed": seed,
+        "settings": shared["settings"] | {"model": {"name": name} | _resolved(model)},
+    }
+    # Everything but the numbers that follow from the rest, and the names that only label it.
+    facts["key"] = records.record_key(
+        {k: facts[k] for k in ("dataset", "settings", "fold", "seed")}
+        | {k: facts["data"][k] for k in ("ratings_sha256", "sequences_digest", "split_hash")}
+    )
+    path = records.record_path(
+        profile.name, facts["dataset"], label, facts["variant"], fold, folder
+    )
+    # The key in the name keeps a training run of other settings from being continued.
+    return Task(model, facts, path, path.with_suffix(f".{facts['key'][:12]}.safetensors"))
+
+
+def _resolved(model: Any) -> dict[str, Any]:
+    """All settings of a model that is not fitted yet, defaults included."""
+    if not hasattr(model, "train_settings"):
+        return dict(vars(model))
+    parameters = inspect.signature(model.build).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return defaults | model.settings | asdict(model.train_settings)
+
+
+def _valid_row(task: Task) -> dict[str, Any]:
+    """The row of a task's record; empty if the task has to be run."""
+    if not task.path.exists():
+        return {}
+    try:
+        record = records.read_record(task.path)
+    except ValueError as error:
+        warnings.warn(f"{error} (this is done now)", stacklevel=3)
+        return {}
+    if record["key"] != task.facts["key"]:
+        return {}
+    task.tidy()  # the process may have died between writing the record and doing this
+    return records.flatten(record, task.path)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m nbrec.experiment", description=run.__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--profile", choices=list(PROFILES), help="default: $NBREC_PROFILE or sample"
+    )
+    parser.add_argument("--models", nargs="+", help="default: all of the profile")
+    parser.add_argument("--variants", nargs="+", help="default: all of the profile")
+    parser.add_argument("--folds", nargs="+", type=int, help="default: those of the profile")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
+    parser.add_argument("--folder", help="where records are kept; default: $NBREC_RUNS or runs")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    chosen = parser.parse_args(arguments)
+    try:
+        df = run(chosen.profile, chosen.models, chosen.variants, chosen.folds, chosen.jobs,
+                 not chosen.quiet, chosen.folder)
+    except ValueError as error:
+        parser.error(str(error))
+    wanted = ["hr@1", "hr@20", "hr@300", "mrr@20", "ndcg@20", "seconds"]
+    table = records.summary(df, wanted).pivot(
+        index=["variant", "model"], columns="metric", values="mean"
+    )
+    print(table[wanted].round(4).to_string())
+
+
+if __name__ == "__main__":
+    # Imported by name, so that worker processes find the functions where they live.
+    from nbrec.experiment import main as run_from_terminal
+
+    run_from_terminal()

@@ -1,0 +1,151 @@
+"""How good a ranking is, and how personal (thesis section 4.2).
+
+There is one relevant item per user, the next film. So every accuracy metric is a function of its
+rank alone, and a model's whole evaluation is an array of ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import wasserstein_distance
+
+from nbrec.sequences import Sequences
+
+KS = (1, 20, 100, 300)
+NEVER = np.iinfo(np.int64).max  # the rank of a target whose score is not a number
+
+# Stars of personalisation: how many decades of popularity lie, on average, between what a model
+# recommends and what its users watch (Wasserstein-1 distance of log10 popularity).
+STARS = ((0.25, 3), (0.5, 2), (float("inf"), 1))
+
+
+def target_ranks(
+    scores: np.ndarray, targets: np.ndarray, seen: Sequence[np.ndarray] | None = None
+) -> np.ndarray:
+    """The rank of each user's target among all items that may be recommended.
+
+    Ties are broken against the model: an item that scores as high as the target stands ahead of
+    it, so a model that scores everything alike never hits. A target whose score is NaN gets the
+    rank ``NEVER``.
+
+    Args:
+        scores: float (B, V), higher is better.
+        targets: int (B,), catalogue indices in 0..V-1.
+        seen: for each user the items that are not recommended again; the target itself is never
+            left out. None ranks the whole catalogue.
+
+    Returns:
+        int64 (B,), 1 is best.
+
+    Raises:
+        ValueError: the shapes do not fit, or a target is not in the catalogue.
+    """
+    scores, targets = np.asarray(scores), np.asarray(targets)
+    if scores.ndim != 2 or targets.shape != scores.shape[:1]:
+        raise ValueError(f"scores {scores.shape} and targets {targets.shape}: expected (B, V), (B,)")
+    if len(targets) and not (0 <= targets.min() and targets.max() < scores.shape[1]):
+        raise ValueError(
+            f"targets {targets.min()}..{targets.max()}: expected catalogue indices in "
+            f"0..{scores.shape[1] - 1}"
+        )
+    rows = np.arange(len(targets))
+    target_scores = scores[rows, targets]
+    ahead = scores >= target_scores[:, None]  # false for NaN on either side
+    if seen is not None:
+        if len(seen) != len(targets):
+            raise ValueError(f"{len(seen)} arrays of seen items for {len(targets)} users")
+        if len(seen):
+            ahead[np.repeat(rows, [len(s) for s in seen]), np.concatenate(seen)] = False
+    ahead[rows, targets] = True
+    ranks = ahead.sum(axis=1, dtype=np.int64)
+    ranks[np.isnan(target_scores)] = NEVER
+    return ranks
+
+
+def hits(ranks: np.ndarray, k: int) -> np.ndarray:
+    """float64 (U,): 1 where the target is among the k best, else 0."""
+    return (_ranks(ranks, k) <= k).astype(np.float64)
+
+
+def reciprocal_ranks(ranks: np.ndarray, k: int) -> np.ndarray:
+    """float64 (U,): 1 / rank where the target is among the k best, else 0."""
+    ranks = _ranks(ranks, k)
+    return np.where(ranks <= k, 1.0 / ranks, 0.0)
+
+
+def discounted_gains(ranks: np.ndarray, k: int) -> np.ndarray:
+    """float64 (U,): 1 / log2(rank + 1) where the target is among the k best, else 0."""
+    ranks = _ranks(ranks, k)
+    return np.where(ranks <= k, 1.0 / np.log2(ranks.astype(np.float64) + 1.0), 0.0)
+
+
+def hit_rate(ranks: np.ndarray, k: int) -> float:
+    """HR@k: the share of users whose target is among the k best (thesis eq. 4.1), in 0..1."""
+    return float(hits(ranks, k).mean())
+
+
+def mrr(ranks: np.ndarray, k: int) -> float:
+    """MRR@k: the mean of 1 / rank, 0 beyond k (thesis eq. 4.2), in 0..1."""
+    return float(reciprocal_ranks(ranks, k).mean())
+
+
+def ndcg(ranks: np.ndarray, k: int) -> float:
+    """NDCG@k with one relevant item: the mean of 1 / log2(rank + 1), 0 beyond k.
+
+    Thesis eq. 4.3 to 4.5; Jarvelin and Kekalainen (2002). The ideal gain is 1, at rank 1.
+    """
+    return float(discounted_gains(ranks, k).mean())
+
+
+def popularity(train: Sequences) -> np.ndarray:
+    """float64 (V,): the share of the training sequences that contain each item, per mille."""
+    user = np.repeat(np.arange(len(train)), train.lengths)
+    once = np.unique(user * train.n_items + train.items) % train.n_items
+    return 1000.0 * np.bincount(once, minlength=train.n_items) / len(train)
+
+
+def personalisation(
+    popularity: np.ndarray, recommended: np.ndarray, behaviour: np.ndarray, floor: float
+) -> dict[str, float]:
+    """How far the popularity of what is recommended lies from that of what users watch.
+
+    Thesis section 4.2 judges this by eye from two density curves; here it is a number first.
+
+    Args:
+        popularity: float (V,), per mille, of the training part.
+        recommended: int (U, K), the items recommended to each test user.
+        behaviour: int (M,), the items that the test users watched.
+        floor: per mille, stands in for an item that no training sequence contains, whose
+            logarithm would not exist; half of one sequence is a natural choice.
+
+    Returns:
+        mean_popularity and behaviour_popularity (per mille), wasserstein (decades: Wasserstein-1
+        distance of the two distributions of log10 popularity), coverage (share of the catalogue
+        that is recommended at least once), gini (0: all items are recommended equally often, 1:
+        one item only), stars (3, 2 or 1 by the thresholds ``STARS``).
+    """
+    flat = np.asarray(recommended).ravel()
+    logs = np.log10(np.maximum(popularity, floor))
+    distance = float(wasserstein_distance(logs[flat], logs[behaviour]))
+    times = np.sort(np.bincount(flat, minlength=len(popularity)))
+    n = len(times)
+    gini = float((2 * np.arange(1, n + 1) - n - 1) @ times / (n * times.sum()))
+    return {
+        "mean_popularity": float(popularity[flat].mean()),
+        "behaviour_popularity": float(popularity[behaviour].mean()),
+        "wasserstein": distance,
+        "coverage": float((times > 0).mean()),
+        "gini": gini,
+        "stars": next(stars for limit, stars in STARS if distance <= limit),
+    }
+
+
+def _ranks(ranks: np.ndarray, k: int) -> np.ndarray:
+    ranks = np.asarray(ranks)
+    if k < 1 or ranks.ndim != 1 or not len(ranks) or ranks.min() < 1:
+        raise ValueError(
+            f"ranks of shape {ranks.shape} at k={k}: expected k >= 1 and at least one rank, 1 = best"
+        )
+    return ranks

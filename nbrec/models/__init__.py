@@ -1,0 +1,1 @@
+"""One file per architecture, and nothing but the architecture."""

@@ -1,0 +1,99 @@
+"""Item-KNN: what people who watched your films also watched (thesis section 3.1)."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from scipy import sparse
+
+from nbrec.models.baselines import history_matrix, interactions
+from nbrec.sequences import Sequences
+
+
+class ItemKNN:
+    """Nearest neighbours among items by cosine similarity (thesis Method 3.1; Sarwar et al., 2001).
+
+    M is the user-item matrix of zeros and ones, c_i its column of item i:
+
+        S_ij = c_i . c_j / (|c_i| |c_j|)            (thesis eq. 3.1)
+        score_j = sum of S_ij over the items i of the history
+
+    Everything stays sparse: S is made as one product of two sparse matrices.
+
+    Args:
+        last_n: use only the last n items of a history; None uses all.
+        neighbours: keep only the k largest similarities of each item (itself apart); None keeps
+            all, as the thesis does.
+
+    Raises:
+        ValueError: an argument is below 1.
+    """
+
+    def __init__(self, last_n: int | None = None, neighbours: int | None = None):
+        for name, value in (("last_n", last_n), ("neighbours", neighbours)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: expected 1 or more, or None for all")
+        self.last_n = last_n
+        self.neighbours = neighbours
+
+    def fit(self, train: Sequences, validation: Sequences | None = None) -> ItemKNN:
+        """Compute the similarities S, float32 sparse (V, V), from the training sequences."""
+        m = interactions(train)
+        norms = np.sqrt(np.bincount(m.indices, minlength=train.n_items)).astype(np.float32)
+        m.data /= norms[m.indices]  # columns of length 1: S = M'M
+        self.similarities = product(m.T.tocsr(), m)
+        if self.neighbours is not None:
+            self.similarities = _largest(self.similarities, self.neighbours)
+        return self
+
+    def score(self, histories: list[np.ndarray]) -> np.ndarray:
+        """float32 (B, V): summed similarities to the items of each history.
+
+        The items of the history score too; whoever ranks leaves them out.
+        """
+        if self.last_n is not None:
+            histories = [history[-self.last_n :] for history in histories]
+        # S is symmetric, so the sum of columns of Method 3.1 is a sum of rows.
+        h = history_matrix(histories, self.similarities.shape[0])
+        return product(h, self.similarities, dense=True)
+
+
+def product(a: sparse.csr_array, b: sparse.csr_array, dense: bool = False):
+    """a @ b on all cores: scipy multiplies on one, but lets other threads run meanwhile.
+
+    Args:
+        a, b: sparse (m, n) and (n, p).
+        dense: return a numpy array instead of a sparse one.
+    """
+    threads = max(1, min(os.cpu_count() or 1, a.shape[0]))
+    work = np.concatenate(([0], np.cumsum(np.diff(b.indptr)[a.indices])))[a.indptr]
+    cuts = np.searchsorted(work, np.linspace(0, work[-1], threads + 1)[1:-1])
+    bounds = np.concatenate(([0], cuts, [a.shape[0]]))
+
+    def part(rows):
+        result = a[rows[0] : rows[1]] @ b
+        return result.toarray() if dense else result
+
+    with ThreadPoolExecutor(threads) as pool:
+        parts = list(pool.map(part, zip(bounds[:-1], bounds[1:], strict=True)))
+    return np.concatenate(parts) if dense else sparse.vstack(parts, format="csr")
+
+
+def _largest(s: sparse.csr_array, k: int) -> sparse.csr_array:
+    """Keep each column's k largest similarities to other items, and the diagonal.
+
+    Column j holds what item j's score is made of, so the cut says who may vote for j.
+    """
+    s = s.T.tocsr()
+    rows = np.repeat(np.arange(s.shape[0]), np.diff(s.indptr))
+    own = rows == s.indices
+    value = np.where(own, np.inf, s.data)
+    order = np.lexsort((s.indices, -value, rows))
+    place = np.arange(len(rows)) - s.indptr[rows]  # position within the row, largest first
+    keep = np.zeros(len(rows), dtype=bool)
+    keep[order] = place <= k
+    s.data[~keep] = 0.0
+    s.eliminate_zeros()
+    return s.T.tocsr()

@@ -1,0 +1,84 @@
+"""Items in, a score for every next item out: the frame around any causal backbone."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from nbrec.models.transformer import TransformerBlock, sinusoidal_positions
+
+
+class NextItemModel(nn.Module):
+    """Embedding, a stack of causal blocks, output layer (thesis sections 3.2.1 and 3.3.1).
+
+        h_t^0 = Dropout(m_i sqrt(d) + p_t)      m_i: the embedding of item i, p_t: its position
+        H^l = block_l(H^(l-1))
+        y_t = h_t^L W_out + b_out               (thesis eq. 3.5)
+
+    Args:
+        n_items: size V of the catalogue.
+        blocks: modules (B, L, D) -> (B, L, D) whose output t depends on inputs 0..t only.
+        d_model: width D.
+        max_length: longest history; longer ones keep their last items.
+        dropout: on the first layer, in [0, 1).
+        positions: add sinusoidal positions and scale the embedding by sqrt(d), as a Transformer
+            needs and a recurrent backbone does not.
+        output_bias: whether the output layer has b_out.
+    """
+
+    def __init__(self, n_items: int, blocks: list[nn.Module], d_model: int, max_length: int = 90,
+                 dropout: float = 0.1, positions: bool = True, output_bias: bool = True):
+        super().__init__()
+        self.max_length = max_length
+        self.embedding = nn.Embedding(n_items, d_model)
+        self.blocks = nn.ModuleList(blocks)
+        self.output = nn.Linear(d_model, n_items, bias=output_bias)
+        self.dropout = nn.Dropout(dropout)
+        self.scale = math.sqrt(d_model) if positions else 1.0
+        # Entries of m_i sqrt(d) then have variance 1, the order of those of p_t.
+        nn.init.normal_(self.embedding.weight, std=1 / math.sqrt(d_model))
+        self.register_buffer(
+            "positions", sinusoidal_positions(max_length, d_model) if positions else None,
+            persistent=False,
+        )
+
+    def inputs(self, items: Tensor) -> Tensor:
+        """H^0: int64 (B, L) catalogue indices -> float (B, L, D)."""
+        h = self.embedding(items) * self.scale
+        if self.positions is not None:
+            h = h + self.positions[: items.shape[1]]
+        return self.dropout(h)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """H^L: int64 (B, L) catalogue indices, padded on the right -> float (B, L, D).
+
+        What stands at padded positions is meaningless and must be dropped.
+        """
+        h = self.inputs(items)
+        for block in self.blocks:
+            h = block(h)
+        return h
+
+    @torch.inference_mode()
+    def score(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """Scores of every item as the next one after each history.
+
+        Args:
+            items: int64 (B, L), padded on the right.
+            lengths: int64 (B,), how many items of each row are real, >= 1.
+
+        Returns:
+            float (B, V): the logits y.
+        """
+        h = self(items)
+        return self.output(h[torch.arange(len(items), device=items.device), lengths - 1])
+
+
+def transformer(n_items: int, d_model: int = 512, n_layers: int = 2, n_heads: int = 8,
+                d_ff: int | None = None, dropout: float = 0.1, max_length: int = 90
+                ) -> NextItemModel:
+    """The thesis's Transformer; the defaults are those of its Table 3.1."""
+    blocks = [TransformerBlock(d_model, n_heads, d_ff, dropout) for _ in range(n_layers)]
+    return NextItemModel(n_items, blocks, d_model, max_length, dropout)

@@ -1,0 +1,319 @@
+"""One training loop for every sequence model (thesis sections 3.2.2 and 4.1)."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from nbrec.losses import chunked_cross_entropy
+from nbrec.models.next_item import NextItemModel
+from nbrec.sequences import Sequences
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a model is trained.
+
+    Args:
+        learning_rate: AdamW's step size; 1e-4 in the thesis.
+        weight_decay: AdamW's decoupled weight decay.
+        batch_size: sequences per optimiser step.
+        max_epochs: upper bound on the passes over the data.
+        patience: training stops when more than this many epochs in a row were unproductive.
+        min_improvement: an epoch is productive if its validation loss is below
+            best * (1 - min_improvement) (thesis section 4.1).
+        groups: a batch passes through the model in this many groups of similar length.
+        precision: "fp32", "bf16", "fp16", or "auto": fp32 on a CPU, bf16 on a GPU that has it,
+            otherwise fp16 with loss scaling.
+        device: "cpu", "cuda", or "auto".
+        seed: decides initial weights, order of batches and dropout.
+    """
+
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.01
+    batch_size: int = 128
+    max_epochs: int = 200
+    patience: int = 5
+    min_improvement: float = 0.01
+    groups: int = 4
+    precision: str = "auto"
+    device: str = "auto"
+    seed: int = 0
+
+    def resolved_device(self) -> str:
+        if self.device != "auto":
+            return self.device
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def autocast_dtype(self) -> torch.dtype | None:
+        """The type of the products; None for plain fp32."""
+        types = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+        if self.precision == "auto":
+            if self.resolved_device() == "cpu":
+                return None
+            # Compute capability 8.0 brought bf16; a T4 (7.5) only emulates it.
+            return torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.float16
+        if self.precision not in types:
+            raise ValueError(f"precision={self.precision!r}: expected auto, {', '.join(types)}")
+        return types[self.precision]
+
+
+@dataclass
+class History:
+    """What happened in each epoch.
+
+    Args:
+        train_loss, validation_loss: mean cross-entropy per predicted item, in nats.
+        seconds: time of each epoch, training and validation.
+        best_epoch: index of the epoch whose weights were kept.
+    """
+
+    train_loss: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    best_epoch: int = -1
+
+
+def fit(model: NextItemModel, train: Sequences, validation: Sequences,
+        settings: TrainSettings | None = None, progress: bool = False,
+        checkpoint: str | Path | None = None) -> History:
+    """Minimise the cross-entropy at every position with AdamW and early stopping.
+
+    A sequence s_1 .. s_n gives n - 1 predictions, (s_1) -> s_2 up to (s_1 .. s_(n-1)) -> s_n. The
+    loss of a batch is their mean over all its sequences. The weights of the epoch with the lowest
+    validation loss are restored at the end.
+
+    Batches are drawn at random. Inside a batch the sequences are sorted by length and pass through
+    the model in groups, whose gradients add up to that of the whole batch: little padding is
+    computed, and it is dropped before the output layer, while every step stays the one that a
+    plain loop would take.
+
+    Args:
+        model: trained in place; left on the device it was trained on, in evaluation mode.
+        train, validation: sequences with the model's catalogue.
+        progress: show a bar with losses, time per epoch and time left to ``max_epochs``.
+        checkpoint: a .safetensors file, written after every epoch. If it exists, training goes on
+            after its last epoch, with the same result as if it had never stopped.
+
+    Raises:
+        ValueError: the catalogue does not fit, or the checkpoint belongs to other settings.
+        FloatingPointError: the loss is not a number.
+    """
+    settings = settings or TrainSettings()
+    if train.n_items != model.embedding.num_embeddings:
+        raise ValueError(f"the model knows {model.embedding.num_embeddings} items, the training "
+                         f"sequences {train.n_items}")
+    run = Run(model.to(settings.resolved_device()), settings)
+    if checkpoint is not None and Path(checkpoint).exists():
+        run.load(Path(checkpoint))
+    bar = tqdm(total=settings.max_epochs, initial=len(run.history.seconds), unit="epoch",
+               disable=not progress, desc="training")
+    with bar:
+        while len(run.history.seconds) < settings.max_epochs and run.waited <= settings.patience:
+            began = time.perf_counter()
+            loss = run.train_epoch(train, bar)
+            validation_loss = run.mean_loss(validation)
+            run.record(loss, validation_loss, time.perf_counter() - began)
+            if checkpoint is not None:
+                run.save(Path(checkpoint))
+            bar.update()
+            bar.set_postfix(train=f"{loss:.4f}", validation=f"{validation_loss:.4f}",
+                            best=run.history.best_epoch + 1, waited=run.waited)
+    run.restore_best()
+    return run.history
+
+
+def batches(sequences: Sequences, order: np.ndarray, batch_size: int, groups: int, max_length: int
+            ) -> Iterator[list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+    """Cut users into batches, and each batch into groups of similar length.
+
+    Args:
+        order: int (U,), positions of the users in the order in which they are used.
+        max_length: longest input; of longer sequences the last items are used.
+
+    Yields:
+        For each batch a list of groups (items, real, targets): int64 (b, L) inputs padded on the
+        right, bool (b, L) which of them are real, and int64 (T,), the item after each real input,
+        row by row.
+    """
+    for start in range(0, len(order), batch_size):
+        users = order[start : start + batch_size]
+        lengths = np.minimum(sequences.lengths[users] - 1, max_length)
+        by_length = np.argsort(-lengths, kind="stable")
+        batch = []
+        for part in np.array_split(by_length, min(groups, len(users))):
+            length = lengths[part]
+            first = sequences.offsets[users[part] + 1] - 1 - length
+            real = np.arange(length.max()) < length[:, None]
+            rows = first[:, None] + np.arange(length.max())
+            items = np.where(real, sequences.items[np.where(real, rows, 0)], 0)
+            batch.append((items.astype(np.int64), real,
+                          sequences.items[(rows + 1)[real]].astype(np.int64)))
+        yield batch
+
+
+class Run:
+    """A training run between two epochs: everything that a checkpoint has to hold."""
+
+    def __init__(self, model: NextItemModel, settings: TrainSettings):
+        self.model, self.settings = model, settings
+        self.device = settings.resolved_device()
+        self.dtype = settings.autocast_dtype()
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay,
+            fused=True)
+        self.scaler = torch.amp.GradScaler(self.device, enabled=self.dtype == torch.float16)
+        self.history = History()
+        self.reference = float("inf")  # the loss of the last productive epoch
+        self.waited = 0
+        self.best = self._weights()
+
+    def train_epoch(self, train: Sequences, bar: tqdm) -> float:
+        """One pass over the data in random order; the mean loss per predicted item."""
+        epoch = len(self.history.seconds)
+        order = np.random.default_rng((self.settings.seed, epoch)).permutation(len(train))
+        self.model.train()
+        total, count = torch.zeros((), dtype=torch.float64, device=self.device), 0
+        # Dropout depends on the seed and the epoch alone, so that a resumed run repeats it.
+        with seeded(self.settings.seed, epoch):
+            for batch in batches(train, order, self.settings.batch_size, self.settings.groups,
+                                 self.model.max_length):
+                loss, n = self.step(batch)
+                total, count = total + loss, count + n
+                bar.set_postfix(epoch=epoch + 1, loss=f"{float(total) / count:.4f}", refresh=False)
+        if not torch.isfinite(total):
+            raise FloatingPointError(
+                f"the loss of epoch {epoch + 1} is {float(total)}: lower learning_rate="
+                f"{self.settings.learning_rate}, or train with precision='fp32'"
+            )
+        return float(total) / count
+
+    def step(self, batch: list) -> tuple[Tensor, int]:
+        """One optimiser step on one batch; its summed loss and its number of targets."""
+        n = sum(len(targets) for _, _, targets in batch)
+        total = 0.0
+        self.optimizer.zero_grad(set_to_none=True)
+        for group in batch:
+            loss = self._loss(group)
+            self.scaler.scale(loss / n).backward()
+            total += loss.detach().double()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return total, n
+
+    @torch.no_grad()
+    def mean_loss(self, sequences: Sequences) -> float:
+        self.model.eval()
+        order = np.argsort(sequences.lengths, kind="stable")
+        total, count = 0.0, 0
+        for batch in batches(sequences, order, self.settings.batch_size, 1, self.model.max_length):
+            for group in batch:
+                total += float(self._loss(group))
+                count += len(group[2])
+        return total / count
+
+    def record(self, train_loss: float, validation_loss: float, seconds: float) -> None:
+        history = self.history
+        if validation_loss < min(history.validation_loss, default=float("inf")):
+            history.best_epoch = len(history.seconds)
+            self.best = self._weights()
+        history.train_loss.append(train_loss)
+        history.validation_loss.append(validation_loss)
+        history.seconds.append(seconds)
+        if validation_loss < self.reference * (1 - self.settings.min_improvement):
+            self.reference, self.waited = validation_loss, 0
+        else:
+            self.waited += 1
+
+    def restore_best(self) -> None:
+        self.model.load_state_dict(self.best)
+        self.model.eval()
+
+    def save(self, path: Path) -> None:
+        """Write the state atomically: a kill at any instant leaves the old file or the new one."""
+        tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"best/{k}": v for k, v in self.best.items()}
+        for k, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{k}/{name}": value for name, value in state.items()}
+        meta = {"settings": self._identity(), "history": asdict(self.history),
+                "reference": self.reference, "waited": self.waited,
+                "scaler": self.scaler.state_dict()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, partial,
+                  metadata={"run": json.dumps(meta)})
+        os.replace(partial, path)
+
+    def load(self, path: Path) -> None:
+        try:
+            with safe_open(path, framework="pt", device=self.device) as file:
+                meta = json.loads(file.metadata()["run"])
+                tensors = {key: file.get_tensor(key) for key in file.keys()}
+        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is not a checkpoint of a training run ({error}): delete it "
+                             "to train from the start") from error
+        if meta["settings"] != self._identity():
+            raise ValueError(
+                f"{path} belongs to another run:\n  it has {meta['settings']}\n  asked for "
+                f"{self._identity()}\nDelete it, or name another checkpoint."
+            )
+        self.model.load_state_dict(_below("model/", tensors))
+        self.best = _below("best/", tensors)
+        state = self.optimizer.state_dict()
+        for key, value in _below("optimizer/", tensors).items():
+            number, name = key.split("/")
+            # AdamW keeps its step count on the CPU unless it is fused on a GPU.
+            state["state"].setdefault(int(number), {})[name] = value
+        self.optimizer.load_state_dict(state)
+        self.scaler.load_state_dict(meta["scaler"])
+        self.history = History(**meta["history"])
+        self.reference, self.waited = meta["reference"], meta["waited"]
+
+    def _loss(self, group: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Tensor:
+        items, real, targets = (torch.from_numpy(a).to(self.device) for a in group)
+        auto = torch.autocast(self.device, self.dtype) if self.dtype else nullcontext()
+        with auto:
+            hidden = self.model(items)[real]
+            output = self.model.output
+            return chunked_cross_entropy(hidden, output.weight, output.bias, targets)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+
+    def _identity(self) -> dict:
+        """What a checkpoint must share with the run that resumes it; stopping rules may differ."""
+        free = ("max_epochs", "patience", "min_improvement", "device", "groups")
+        settings = {k: v for k, v in asdict(self.settings).items() if k not in free}
+        shapes = {k: list(v.shape) for k, v in self.model.state_dict().items()}
+        return {**settings, "shapes": shapes}
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+class seeded:
+    """Torch's generators seeded inside, and as they were outside."""
+
+    def __init__(self, *entropy: int):
+        self.seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+    def __enter__(self):
+        self.fork = torch.random.fork_rng()
+        self.fork.__enter__()
+        torch.manual_seed(self.seed)
+
+    def __exit__(self, *error):
+        self.fork.__exit__(*error)

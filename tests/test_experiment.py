@@ -1,0 +1,319 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from nbrec import experiment, records
+from nbrec.movielens import MovieLens
+from nbrec.profiles import PROFILES, Profile, get_profile
+from nbrec.sequences import SequenceSettings
+
+MODELS = {
+    "popularity": {},
+    "item-knn": {},
+    "transformer": {"d_model": 8, "n_heads": 2, "n_layers": 1, "d_ff": 16, "batch_size": 16,
+                    "max_epochs": 4, "learning_rate": 0.01, "patience": 9, "device": "cpu"},
+}
+PROFILE = Profile("tiny", "toy", SequenceSettings(min_rating=3.0), n_folds=5, folds_run=(0, 3),
+                  models=MODELS, top_k=5, variants={"original": 0, "truncated": 2})
+
+
+def toy_data() -> MovieLens:
+    """60 users walk round a circle of 30 films, now and then jumping."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for user in range(60):
+        steps = rng.choice([1, 1, 1, 7], size=rng.integers(8, 14))
+        films = list(dict.fromkeys((rng.integers(30) + np.cumsum(steps)) % 30))
+        rows += [(user, film, rng.choice([2.0, 4.0, 5.0]), t) for t, film in enumerate(films)]
+    ratings = pd.DataFrame(rows, columns=["userId", "movieId", "rating", "timestamp"])
+    return MovieLens(name="toy", ratings=ratings, movies=None, links=None, tags=None, notice="",
+                     origin="memory", sha256="0" * 64)
+
+
+def run(folder, profile=PROFILE, **options):
+    return experiment.run(profile, folder=folder, data=toy_data(), progress=False, **options)
+
+
+def results(folder) -> dict[str, dict]:
+    """All that a record says, but for times, versions and dates."""
+    found = {}
+    for path in sorted(Path(folder).rglob("*.json")):
+        record = records.read_record(path)
+        if record["history"]:
+            assert len(record["history"].pop("seconds")) == len(record["history"]["train_loss"])
+        del record["seconds"], record["provenance"]
+        found[str(path.relative_to(folder))] = record
+    return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As in the processes that are killed: the last digit of a sum depends on the threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """All runs in one go."""
+    folder = tmp_path_factory.mktemp("whole")
+    run(folder)
+    return folder
+
+
+def start(folder, kill: str = "", n_jobs: int = 1) -> int:
+    """Run the experiment in a process of its own; return its exit code.
+
+    Args:
+        kill: "name:n", die of SIGKILL just before the n-th call of name, or "name!n" just after.
+    """
+    code = f"""
+    import os, re, signal, sys
+    sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]
+    import test_experiment
+    from nbrec import records, train
+
+    name, when, n = re.fullmatch("([a-z_]*)([:!]?)([0-9]*)", {kill!r}).groups()
+    owner = {{"step": train.Run, "save": train.Run, "replace": os, "fsync": os,
+             "write_record": records}}.get(name)
+    calls = 0
+
+    def deadly(*args, **kwargs):
+        global calls
+        calls += 1
+        if calls == int(n) and when == ":":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*args, **kwargs)
+        if calls == int(n) and when == "!":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    if owner:
+        original = getattr(owner, name)
+        setattr(owner, name, deadly)
+    test_experiment.run({str(folder)!r}, n_jobs={n_jobs})
+    """
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=environment,
+                          capture_output=True, text=True, timeout=300)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode
+
+
+def test_killed_again_and_again_the_numbers_are_the_same(uninterrupted, tmp_path):
+    expected = results(uninterrupted)
+    assert len(expected) == 3 * 2 * 2  # models, variants, folds
+    # In the middle of an epoch, with the first epoch's checkpoint written; between the writing of
+    # a record and its move into place; just after it, with the checkpoint still there.
+    assert start(tmp_path, "step:5") == -signal.SIGKILL
+    folder = tmp_path / "tiny" / "toy" / "transformer"
+    assert len(list(folder.glob("*.safetensors"))) == 1 and not list(folder.glob("*.json"))
+    assert start(tmp_path, "write_record:1") == -signal.SIGKILL  # trained, but not yet recorded
+    assert start(tmp_path, "fsync:2") == -signal.SIGKILL
+    assert start(tmp_path, "write_record!3") == -signal.SIGKILL
+    done = results(tmp_path)
+    assert 0 < len(done) < len(expected)
+    assert done == {name: expected[name] for name in done}
+    times = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.json")}
+    assert start(tmp_path) == 0
+    assert results(tmp_path) == expected
+    assert {p: p.stat().st_mtime_ns for p in times} == times  # what was finished was not run again
+    files = [p.name for p in tmp_path.rglob("*") if p.is_file()]
+    assert len(files) == len(expected)  # checkpoints and half-written files are gone
+    ranks = [record["ranks"] for record in expected.values()]
+    assert len({tuple(r) for r in ranks}) > len(ranks) / 2  # equality above is not trivial
+
+
+def test_runs_side_by_side_give_the_same_numbers(uninterrupted, tmp_path):
+    assert start(tmp_path, n_jobs=2) == 0
+    assert results(tmp_path) == results(uninterrupted)
+
+
+def test_results_do_not_depend_on_what_else_is_run(uninterrupted, tmp_path):
+    run(tmp_path, models=["transformer"], variants=["truncated"], folds=[3])
+    name = "tiny/toy/transformer/truncated-fold03.json"
+    assert results(tmp_path) == {name: results(uninterrupted)[name]}
+
+
+def test_a_record_holds_what_its_run_says(uninterrupted):
+    """Recompute popularity, targets and metrics of one run from the data alone."""
+    data = toy_data()
+    sequences = experiment.make_sequences(PROFILE, data, "truncated")
+    fold = experiment.make_folds(PROFILE, sequences)[3]
+    record = results(uninterrupted)["tiny/toy/popularity/truncated-fold03.json"]
+    assert record["data"]["n_test"] == len(fold.test) and record["seed"] == 3
+    count = {}
+    for user in fold.train:
+        for item in set(sequences[user].tolist()):
+            count[item] = count.get(item, 0) + 1
+    ranks, popularity, recommended = [], [], []
+    for user in fold.test:
+        *history, target = sequences[user].tolist()
+        rivals = [i for i in range(sequences.n_items) if i != target and i not in history]
+        ranks.append(1 + sum(count.get(i, 0) >= count.get(target, 0) for i in rivals))
+        popularity.append(1000 * count.get(target, 0) / len(fold.train))
+        free = [i for i in range(sequences.n_items) if i not in history]
+        best = sorted((count.get(i, 0) for i in free), reverse=True)[: PROFILE.top_k]
+        recommended += [1000 * c / len(fold.train) for c in best]
+    assert record["ranks"] == ranks
+    assert np.allclose(record["target_popularity"], popularity, rtol=5e-3)
+    assert record["metrics"]["hr@20"] == pytest.approx(np.mean(np.array(ranks) <= 20), abs=1e-6)
+    p, n = np.array(record["popularity"]["recommended"]).T
+    assert n.sum() == len(recommended)
+    assert p @ n == pytest.approx(sum(recommended), rel=1e-4)
+    behaviour = np.array(record["popularity"]["behaviour"])[:, 1].sum()
+    assert behaviour == sum(len(sequences[user]) for user in fold.test)
+
+
+@pytest.fixture
+def finished(tmp_path):
+    profile = replace(PROFILE, folds_run=(0,), variants={"original": 0},
+                      models={"popularity": {}, "item-knn": {}})
+    run(tmp_path, profile)
+    return tmp_path, profile
+
+
+def rerun(finished, profile=None, **options):
+    """Which records a second run writes anew."""
+    folder, same = finished
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.json")}
+    run(folder, profile or same, **options)
+    return sorted(p.parent.name for p in folder.rglob("*.json")
+                  if p.stat().st_mtime_ns != before.get(p))
+
+
+def test_a_finished_run_is_not_repeated(finished):
+    assert rerun(finished) == []
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"schema":1,"key":"ab', b"[]", b"\xff"])
+def test_a_damaged_record_is_reported_and_run_again(finished, damage):
+    folder, _ = finished
+    (path,) = folder.rglob("item-knn/*.json")
+    whole = results(folder)
+    path.write_bytes(damage)
+    with pytest.warns(UserWarning, match="item-knn/original-fold00.json"):
+        assert rerun(finished) == ["item-knn"]
+    assert results(folder) == whole
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"models": {"popularity": {}, "item-knn": {"last_n": 3}}}, ["item-knn"]),
+        ({"mask_seen": False}, ["item-knn", "popularity"]),
+        ({"top_k": 7}, ["item-knn", "popularity"]),
+        ({"seed": 1}, ["item-knn", "popularity"]),
+        ({"n_folds": 6}, ["item-knn", "popularity"]),
+        ({"sequences": SequenceSettings(min_rating=4.5)}, ["item-knn", "popularity"]),
+        ({"variants": {"original": 1}}, ["item-knn", "popularity"]),
+        ({"durations": {"all": "soon"}}, []),
+    ],
+)
+def test_a_changed_setting_runs_again_into_place(finished, change, expected):
+    folder, profile = finished
+    assert rerun(finished, replace(profile, **change)) == expected
+    assert len(list(folder.rglob("*.json"))) == 2
+    assert rerun(finished, replace(profile, **change)) == []
+
+
+def test_a_changed_default_of_the_code_runs_again(finished, monkeypatch):
+    from nbrec.models.item_knn import ItemKNN
+
+    monkeypatch.setattr(ItemKNN.__init__, "__defaults__", (None, 7))
+    assert rerun(finished) == ["item-knn"]
+
+
+def test_another_file_of_ratings_runs_again(finished):
+    folder, profile = finished
+    other = replace(toy_data(), sha256="1" * 64)
+    before = {p: p.read_text() for p in folder.rglob("*.json")}
+    experiment.run(profile, folder=folder, data=other, progress=False)
+    assert all(p.read_text() != text for p, text in before.items())
+
+
+def test_a_damaged_checkpoint_starts_the_training_again(uninterrupted, tmp_path):
+    assert start(tmp_path, "save!2") == -signal.SIGKILL
+    (checkpoint,) = tmp_path.rglob("*.safetensors")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+    with pytest.warns(UserWarning, match="starts again"):
+        run(tmp_path, models=["transformer"], variants=["original"], folds=[0])
+    name = "tiny/toy/transformer/original-fold00.json"
+    assert results(tmp_path)[name] == results(uninterrupted)[name]
+
+
+def test_a_label_can_stand_for_other_settings_of_a_model(tmp_path):
+    profile = replace(PROFILE, models={"narrow": {"model": "item-knn", "last_n": 2}})
+    df = run(tmp_path, profile, variants=["original"], folds=[0])
+    record = records.read_record(df["path"].item())
+    assert record["model"] == "narrow"
+    assert record["settings"]["model"] == {"name": "item-knn", "last_n": 2, "neighbours": None}
+
+
+def test_ratings_that_are_partly_unknown_switch_the_filter_off(tmp_path):
+    data = toy_data()
+    assert experiment.sequence_settings(PROFILE, data).min_rating == 3.0
+    data.ratings.loc[3, "rating"] = np.nan
+    assert experiment.sequence_settings(PROFILE, data).min_rating is None
+    data = replace(data, ratings=data.ratings.drop(columns="rating"))
+    assert experiment.sequence_settings(PROFILE, data, "truncated").left_truncate == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [({"models": ["alexnet"]}, "no model .*alexnet.*popularity"),
+     ({"variants": ["shuffled"]}, "no variant .*shuffled.*original"),
+     ({"folds": [5]}, r"no fold \[5\]")],
+)
+def test_what_the_profile_lacks_is_refused(tmp_path, asked, message):
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, **asked)
+
+
+def test_profiles(monkeypatch):
+    full = get_profile("full")
+    thesis = {"d_model": 512, "n_heads": 8, "n_layers": 2, "d_ff": 2048, "dropout": 0.1,
+              "learning_rate": 1e-4, "patience": 5, "min_improvement": 0.01}
+    assert thesis.items() <= full.models["transformer"].items()
+    assert full.sequences == SequenceSettings(random_sample=0.3) and len(full.folds_run) == 10
+    assert get_profile().name == "sample"
+    assert get_profile("sample").folds_text == "3 of 10 folds"
+    monkeypatch.setenv("NBREC_PROFILE", "laptop")
+    assert get_profile().name == "laptop"
+    with pytest.raises(ValueError, match="no profile 'huge'.*sample, laptop, full"):
+        get_profile("huge")
+    with pytest.raises(ValueError, match="folds_run"):
+        replace(PROFILES["sample"], folds_run=(10,))
+
+
+def test_all_models_of_the_profiles_exist():
+    from nbrec import recommenders
+
+    for profile in PROFILES.values():
+        for label, settings in profile.models.items():
+            settings = dict(settings)
+            recommenders.create(settings.pop("model", label), **settings)
+
+
+def test_the_command_line_runs_and_refuses(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(experiment.movielens, "load", lambda name: toy_data())
+    experiment.main(["--profile", "sample", "--models", "popularity", "--variants", "original",
+                     "--folds", "0", "--folder", str(tmp_path), "--quiet"])
+    assert "popularity" in capsys.readouterr().out
+    (path,) = tmp_path.rglob("*.json")
+    assert json.loads(path.read_text())["fold"] == 0
+    with pytest.raises(SystemExit):
+        experiment.main(["--models", "alexnet", "--folder", str(tmp_path)])
+    assert "alexnet" in capsys.readouterr().err

@@ -1,0 +1,316 @@
+import math
+import re
+from types import SimpleNamespace
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+from scipy.stats import gaussian_kde, norm
+
+from nbrec import plots
+
+
+@pytest.fixture(autouse=True)
+def style():
+    with matplotlib.rc_context():
+        plots.use_style()
+        yield
+    plt.close("all")
+
+
+def sequences(*users):
+    flat = np.concatenate([np.array(u) for u in users])
+    return SimpleNamespace(items=flat, lengths=np.array([len(u) for u in users]))
+
+
+def texts(ax):
+    return [t.get_text() for t in ax.texts]
+
+
+# --- style ---------------------------------------------------------------------------------------
+
+
+def test_every_model_of_the_thesis_has_a_look_of_its_own():
+    from nbrec.records import thesis_table
+
+    needed = {"popularity", "markov", "ease"}
+    needed |= {m for i in range(1, 14) for m in thesis_table(f"A.{i}")["model"]}
+    assert needed <= set(plots.MODEL_COLOURS)
+    colours = list(plots.MODEL_COLOURS.values())
+    assert len(set(colours)) == len(colours)
+    assert len(set(plots.MODEL_LABELS.values())) == len(colours)
+
+
+def lightness(colour):
+    """CIE L* of an sRGB colour."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    y = np.dot(linear, [0.2126, 0.7152, 0.0722])
+    return 116 * y ** (1 / 3) - 16 if y > 0.008856 else 903.3 * y
+
+
+def test_models_can_be_told_apart_without_hue():
+    """Two models differ in marker, or clearly in lightness, so that no eye is left out."""
+    models = list(plots.MODEL_COLOURS)
+    for i, a in enumerate(models):
+        for b in models[i + 1:]:
+            apart = abs(lightness(plots.MODEL_COLOURS[a]) - lightness(plots.MODEL_COLOURS[b]))
+            assert plots.MODEL_MARKERS[a] != plots.MODEL_MARKERS[b] or apart > 4, (a, b)
+
+
+def test_an_unknown_model_keeps_its_name():
+    assert plots.model_style("alexnet")[0] == "alexnet"
+    assert plots.metric_label("ndcg@20") == "NDCG@20"
+
+
+# --- data ----------------------------------------------------------------------------------------
+
+
+def test_popularity_top_draws_the_shares():
+    ax = plots.popularity_top(sequences([0, 1, 2], [0, 1], [0]), sequences([3], [3, 4]), 2).axes[0]
+    original, truncated = ax.lines
+    assert original.get_ydata() == pytest.approx([50, 100 / 3])  # 3 and 2 of 6 interactions
+    assert truncated.get_ydata() == pytest.approx([200 / 3, 100 / 3])
+    assert "together 83%" in original.get_label() and "together 100%" in truncated.get_label()
+
+
+def test_length_histogram_counts_everybody_once():
+    lengths = np.array([2, 5, 5, 6, 90, 90, 91, 300])
+    for log in (False, True):
+        ax = plots.length_histogram(lengths, keep=(5, 90), log=log).axes[0]
+        assert sum(bar.get_height() for bar in ax.patches) == len(lengths)
+        (text,) = texts(ax)
+        assert "kept, 5 to 90: 62.5%" in text
+        assert "shorter: 12.5%" in text and "longer: 25.0%" in text
+
+
+def test_length_histogram_heights():
+    ax = plots.length_histogram(np.array([3, 3, 4, 6])).axes[0]
+    heights = {round(b.get_x() + b.get_width() / 2, 6): b.get_height() for b in ax.patches}
+    assert heights == {3: 2, 4: 1, 5: 0, 6: 1}
+
+
+def test_funnel_bars_are_the_numbers():
+    funnel = pd.DataFrame({"step": ["1 order", "2 cut"], "users": [610, 300],
+                           "movies": [9724, 4000], "ratings": [100_836, 15_003]})
+    for ax, column in zip(plots.funnel_chart(funnel).axes, ("users", "movies", "ratings"),
+                          strict=True):
+        assert [bar.get_width() for bar in ax.patches] == funnel[column].tolist()
+        assert texts(ax) == [f"{n:,}" for n in funnel[column]]
+    assert [t.get_text() for t in plots.funnel_chart(funnel).axes[0].get_yticklabels()] == [
+        "1. order", "2. cut"]
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+def test_training_curves_mark_the_best_epoch():
+    history = {"train_loss": [3.0, 2.0, 1.0], "validation_loss": [3.5, 2.5, 2.75], "best_epoch": 1}
+    for form in (history, SimpleNamespace(**history)):
+        ax = plots.training_curves(form).axes[0]
+        lines = {line.get_label(): line for line in ax.lines}
+        assert lines["training"].get_xydata().tolist() == [[1, 3], [2, 2], [3, 1]]
+        assert lines["validation"].get_ydata().tolist() == history["validation_loss"]
+        assert lines["best: epoch 2, loss 2.500"].get_xydata().tolist() == [[2, 2.5]]
+
+
+def test_attention_map_shows_the_past_only():
+    weights = np.array([[[1, 0, 0], [0.25, 0.75, 0], [0.2, 0.3, 0.5]]] * 2)
+    weights[1, 2] = [0.6, 0.4, 0]
+    fig = plots.attention_map(weights, ["Alien", "Brazil", "C" * 99], longest=10)
+    images = [ax.images[0].get_array() for ax in fig.axes[:2]]
+    assert images[1][2].tolist() == [0.6, 0.4, 0]
+    assert np.ma.getmaskarray(np.ma.masked_invalid(images[0])).tolist() == [
+        [False, True, True], [False, False, True], [False, False, False]]
+    labels = [t.get_text() for t in fig.axes[0].get_yticklabels()]
+    assert labels == ["Alien  1", "Brazil  2", "CCCCCCCCC…  3"]
+    with pytest.raises(ValueError, match="3 titles|2 titles"):
+        plots.attention_map(weights, ["Alien", "Brazil"])
+
+
+# --- popularity ----------------------------------------------------------------------------------
+
+
+def test_density_integrates_to_one_and_is_the_gaussian_sum():
+    popularity, times = np.array([0.0, 1.0, 10.0, 300.0]), np.array([2, 5, 20, 3])
+    grid = np.linspace(-8, 8, 4001)
+    density = plots.log_density(popularity, times, grid, floor=0.1)
+    assert np.trapezoid(density, grid) == pytest.approx(1, abs=1e-6)
+    # Independently: the repeated values in scipy, with the same rule for the bandwidth.
+    x = np.repeat(np.log10([0.1, 1, 10, 300]), times)
+    factor = 1.06 * x.std() * 30**-0.2 / x.std(ddof=1)
+    assert density == pytest.approx(gaussian_kde(x, factor)(grid), abs=1e-9)
+
+
+def test_density_of_a_single_value_has_the_least_bandwidth():
+    grid = np.array([2.0, 2.04])
+    density = plots.log_density(np.array([100.0]), np.array([7]), grid, floor=0.1)
+    assert density == pytest.approx(norm(2, 0.04).pdf(grid))
+
+
+def histograms():
+    rows = [("a", "behaviour", 1.0, 10), ("a", "behaviour", 100.0, 30),
+            ("a", "recommended", 100.0, 20), ("b", "behaviour", 1.0, 10),
+            ("b", "behaviour", 100.0, 30), ("b", "recommended", 0.0, 1),
+            ("b", "recommended", 10.0, 3)]
+    df = pd.DataFrame(rows, columns=["model", "source", "popularity", "times"])
+    return df.assign(variant="original", times=1000 * df["times"])
+
+
+def test_popularity_density_shows_means_and_areas():
+    fig = plots.popularity_density(histograms(), ["b", "a"])
+    b, a = fig.axes
+    legends = [[t.get_text() for t in ax.get_legend().get_texts()] for ax in (a, b)]
+    # (1 x 10 + 100 x 30) / 40 = 75.25; (0 x 1 + 10 x 3) / 4 = 7.5, rounded to even.
+    assert sorted(legends[0]) == ["model, mean 100‰", "users, mean 75‰"]
+    assert sorted(legends[1]) == ["model, mean 8‰", "users, mean 75‰"]
+    for ax in (a, b):
+        x, y = ax.lines[0].get_data()
+        assert np.trapezoid(y, np.log10(x)) == pytest.approx(1, abs=0.02)
+    shades = [ax.collections[0].get_paths()[0].vertices for ax in (a, b)]
+    assert shades[0] == pytest.approx(shades[1])  # the users are the same in every panel
+    with pytest.raises(ValueError, match=r"no records of \['c'\]"):
+        plots.popularity_density(histograms(), ["c"])
+
+
+# --- results -------------------------------------------------------------------------------------
+
+
+def summary():
+    rows = [("item-knn", "ndcg@20", 0.09, 0.01, 0.08, 0.10),
+            ("item-knn", "seconds", 0.5, 0, 0.5, 0.5),
+            ("transformer", "ndcg@20", 0.17, 0.02, 0.15, 0.19),
+            ("transformer", "seconds", 500, 9, 490, 510),
+            ("ease", "ndcg@20", 0.12, 0.01, -0.02, 0.26),
+            ("ease", "seconds", 8, 1, 7, 9)]
+    df = pd.DataFrame(rows, columns=["model", "metric", "mean", "sd", "low", "high"])
+    return df.assign(variant="original", n=10, profile="full", dataset="ml")
+
+
+def comparison():
+    return pd.DataFrame({
+        "model": ["item-knn", "transformer"], "variant": "original", "metric": "ndcg@20",
+        "thesis": [0.1489, 0.1753], "corrected": [0.0879, 0.1753], "this_run": [0.09, 0.17],
+        "sd": [0.01, 0.02], "difference": [0.0021, -0.0053],
+        "note": ["Table 5.1 prints another number", ""]})
+
+
+def test_intervals_are_drawn_in_order_beside_the_corrected_thesis():
+    fig = plots.metric_intervals(summary(), "ndcg@20", thesis=comparison())
+    ax = fig.axes[0]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["Item-KNN", "EASE", "Transformer"]
+    bars, points = ax.lines[0:6:2], ax.lines[1:6:2]
+    assert [list(b.get_xdata()) for b in bars] == [[0.08, 0.10], [0, 0.26], [0.15, 0.19]]
+    assert [float(p.get_xdata()[0]) for p in points] == [0.09, 0.12, 0.17]
+    assert [p.get_color() for p in points] == [
+        plots.MODEL_COLOURS[m] for m in ("item-knn", "ease", "transformer")]
+    hollow = ax.lines[6]
+    assert hollow.get_xydata().tolist() == [[0.0879, 0], [0.1753, 2]]
+    with pytest.raises(ValueError, match="hr@7"):
+        plots.metric_intervals(summary(), "hr@7")
+
+
+def test_accuracy_against_time():
+    ax = plots.accuracy_vs_time(summary()).axes[0]
+    assert ax.get_xscale() == "log"
+    points = {tuple(map(float, line.get_xydata()[0])) for line in ax.lines[1::2]}
+    assert points == {(0.5, 0.09), (500.0, 0.17), (8.0, 0.12)}
+    assert sorted(texts(ax)) == ["EASE", "Item-KNN", "Transformer"]
+    ax.figure.draw_without_rendering()
+    boxes = [t.get_window_extent() for t in ax.texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1:])
+
+
+@pytest.mark.parametrize("draw", [
+    lambda: plots.popularity_density(histograms()),
+    lambda: plots.metric_intervals(summary(), ["ndcg@20", "seconds"]),
+    lambda: plots.accuracy_vs_time(summary()),
+    lambda: plots.attention_map(np.tril(np.ones((4, 9, 9))), ["A rather long title"] * 9),
+    lambda: plots.length_histogram(np.arange(1, 3000), (5, 90), log=True),
+])
+def test_all_words_lie_inside_the_figure(draw):
+    fig = draw()
+    fig.draw_without_rendering()
+    inside = fig.bbox.padded(1)
+    for ax in fig.axes:
+        for text in [*ax.texts, ax.title, ax.xaxis.label, ax.yaxis.label,
+                     *ax.get_xticklabels(), *ax.get_yticklabels()]:
+            box = text.get_window_extent()
+            if not text.get_text() or not text.get_visible() or not ax.get_visible():
+                continue
+            # Tick labels beyond the end of an axis exist, but are not drawn.
+            named = text in (ax.title, ax.xaxis.label, ax.yaxis.label)
+            if named or ax.bbox.padded(3).overlaps(box):
+                assert inside.x0 <= box.x0 and box.x1 <= inside.x1, text
+                assert inside.y0 <= box.y0 and box.y1 <= inside.y1, text
+    assert fig.get_figwidth() == plots.WIDTH
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def test_mean_sd():
+    assert plots.mean_sd(0.17534, 0.0105) == "0.1753 ± 0.0105"
+    assert plots.mean_sd(0.17534, 0.0105, percent=True) == "17.53% ± 1.05"
+    assert plots.mean_sd(0.5, math.nan, digits=1) == "0.5"
+    assert plots.mean_sd(math.nan) == "–"
+    assert [plots.mean_sd(v, digits=None) for v in (0.01234, 6.886, 516.0)] == [
+        "0.012", "6.89", "516"]
+
+
+def rendered(styler):
+    """A table as HTML, and the texts of its cells that are set in bold."""
+    html = styler.to_html()
+    rules = re.findall(r"([^{}]+)\{\s*([^}]*)\}", html[: html.index("</style>")])
+    bold = {name for selector, rule in rules if "font-weight: bold" in rule
+            for name in re.findall(r"#(\w+)", selector)}
+    return html, {text for name, text in re.findall(r'<td id="(\w+)"[^>]*>([^<]*)</td>', html)
+                  if name in bold}
+
+
+def test_table_formats_and_marks_the_best():
+    df = pd.DataFrame({"users": [12_839, 345], "hr": [0.25, 0.3], "loss": [2.0, math.nan],
+                       "name": ["a", "b"]})
+    html, bold = rendered(plots.table(df, "A caption.", percent=["hr"], digits=3,
+                                      best={"hr": "max", "users": "min"}, index=False))
+    for text in ("12,839", "25.0%", "30.0%", "2.000", "–", "A caption."):
+        assert f">{text}<" in html
+    assert bold == {"30.0%", "345"}
+
+
+def test_results_table_marks_the_best_of_each_column():
+    styler = plots.results_table(summary(), ["ndcg@20", "seconds"], sort="ndcg@20")
+    assert styler.data.index.tolist() == ["Transformer", "EASE", "Item-KNN"]
+    assert styler.data["NDCG@20"].tolist()[0] == "0.1700 ± 0.0200"
+    assert rendered(styler)[1] == {"0.1700 ± 0.0200", "0.500 ± 0.000"}
+
+
+def test_comparison_table_keeps_what_is_printed_and_says_what_is_wrong():
+    styler = plots.comparison_table(comparison(), ["ndcg@20"], "Table 5.1.")
+    row = styler.data.loc["Item-KNN"]
+    assert row["NDCG@20"].tolist() == ["0.1489*", "0.0900 ± 0.0100", "+0.0021"]
+    assert styler.data.loc["Transformer"]["NDCG@20"].tolist() == [
+        "0.1753", "0.1700 ± 0.0200", "−0.0053"]
+    assert "* Table 5.1 prints another number" in styler.to_html()
+
+
+# --- interactive figures -------------------------------------------------------------------------
+
+
+def test_plotly_in_the_book_asks_no_other_host(monkeypatch):
+    go = pytest.importorskip("plotly.graph_objects")
+    fig = go.Figure(go.Scatter(x=[1, 2], y=[3, 4]))
+    monkeypatch.setenv("NBREC_BOOK", "1")
+    html = plots.show_plotly(fig, "fig-toy").data
+    assert 'id="fig-toy"' in html and "Plotly.newPlot" in html
+    assert "<script src=" not in html and len(html) < 20_000  # the library itself is not in it
+    assert html == plots.show_plotly(fig, "fig-toy").data
+    shown = []
+    monkeypatch.setenv("NBREC_BOOK", "0")
+    monkeypatch.setattr(go.Figure, "show", lambda self: shown.append(self))
+    assert plots.show_plotly(fig, "fig-toy") is None and shown == [fig]
