@@ -71,7 +71,7 @@ PROFILES = {
     "sample": Profile(
         name="sample",
         dataset="ml-latest-small",
-        folds_run=(0, 1, 2),
+        folds_run=(0, 1, 2, 3),
         models=_models(
             ease_l2=30.0,
             d_model=64,
@@ -79,7 +79,7 @@ PROFILES = {
             n_layers=2,
             d_ff=256,
             dropout=0.1,
-            learning_rate=2e-3,
+            learning_rate=1e-3,
             batch_size=32,
             max_epochs=60,
             patience=5,
