@@ -1,6 +1,6 @@
 """Seconds and memory of a Transformer's training epoch at the thesis's size, against plain PyTorch.
 
-    python benchmarks/transformer.py --d-model 128 --batches 8 --rounds 3
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/transformer.py --d-model 128 --batches 8 --rounds 3
 
 Both sides train the same model on the same batches: `nbrec` packs and chunks, `plain` pads every
 sequence of the batch to the longest and forms all logits. They take turns in one process; medians
@@ -10,21 +10,20 @@ of seconds per batch are scaled to the epoch. Peak memory is measured in a proce
 from __future__ import annotations
 
 import argparse
-import os
-import resource
+import re
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from nbrec.models.next_item import transformer
 from nbrec.sequences import Sequences
-from nbrec.train import TrainSettings, Run, batches
+from nbrec.train import Run, TrainSettings, batches
 
 USERS, ITEMS, SHORTEST, LONGEST = 10_271, 13_318, 5, 90
 
@@ -78,6 +77,12 @@ def peak_gflops(n: int = 3072) -> float:
     return 2 * n**3 / min(times) / 1e9
 
 
+def peak_megabytes() -> float:
+    """The process's highest resident memory so far (Linux; getrusage would tell the parent's)."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s*(\d+)", status)[1]) / 1024
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--d-model", type=int, default=128)
@@ -88,14 +93,15 @@ def main() -> None:
     train = synthetic_sequences()
     settings = TrainSettings()
     run = Run(transformer(ITEMS, options.d_model).train(), settings)
-    order = np.random.default_rng(0).permutation(len(train))[: settings.batch_size * options.batches]
+    users = settings.batch_size * options.batches
+    order = np.random.default_rng(0).permutation(len(train))[:users]
     work = list(batches(train, order, settings.batch_size, settings.groups, 90))
     steps = {"plain": plain_step, "nbrec": nbrec_step}
     if options.memory:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_megabytes()
         for batch in work[:2]:
             steps[options.memory](run, batch)
-        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+        print(peak_megabytes() - before)
         return
     targets = sum(len(group[2]) for batch in work for group in batch)
     epoch_targets = len(train.items) - len(train)

@@ -1,3 +1,3 @@
-"""nbrec: the models, metrics and protocol behind an executable book on next-best-item recommendation."""
+"""The models, metrics and protocol behind a book on next-best-item recommendation."""
 
 __version__ = "0.1.0"

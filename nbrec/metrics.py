@@ -44,7 +44,9 @@ def target_ranks(
     """
     scores, targets = np.asarray(scores), np.asarray(targets)
     if scores.ndim != 2 or targets.shape != scores.shape[:1]:
-        raise ValueError(f"scores {scores.shape} and targets {targets.shape}: expected (B, V), (B,)")
+        raise ValueError(
+            f"scores {scores.shape} and targets {targets.shape}: expected (B, V) and (B,)"
+        )
     if len(targets) and not (0 <= targets.min() and targets.max() < scores.shape[1]):
         raise ValueError(
             f"targets {targets.min()}..{targets.max()}: expected catalogue indices in "
@@ -146,6 +148,6 @@ def _ranks(ranks: np.ndarray, k: int) -> np.ndarray:
     ranks = np.asarray(ranks)
     if k < 1 or ranks.ndim != 1 or not len(ranks) or ranks.min() < 1:
         raise ValueError(
-            f"ranks of shape {ranks.shape} at k={k}: expected k >= 1 and at least one rank, 1 = best"
+            f"ranks of shape {ranks.shape} at k={k}: expected k >= 1 and ranks of 1 or more"
         )
     return ranks

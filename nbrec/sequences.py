@@ -136,7 +136,7 @@ def build_sequences(ratings: pd.DataFrame, settings: SequenceSettings | None = N
     """
     settings = settings or SequenceSettings()
     time = next((c for c in ("timestamp", "position") if c in ratings), None)
-    missing = [c for c in ("userId", "movieId") if c not in ratings] + ([] if time else ["timestamp"])
+    missing = [c for c in ("userId", "movieId", time or "timestamp") if c not in ratings]
     if missing:
         raise ValueError(
             f"the ratings lack the column(s) {', '.join(missing)} (found: "

@@ -1,0 +1,47 @@
+# Two commands: `make book` and `make test`. The others are listed by `make help`.
+PYTHON  ?= python3
+PROFILE ?= sample
+URL     ?=
+
+VENV := .venv
+BIN  := $(VENV)/bin
+# Spinning threads of two libraries on few cores would wait for each other; see CONTRIBUTING.md.
+export OMP_WAIT_POLICY := PASSIVE
+
+.DEFAULT_GOAL := help
+.PHONY: help install book test check lab lint clean address
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  PROFILE=sample|laptop|full decides how large the data are (sample)."
+
+install: $(VENV)/.installed  ## create .venv with the pinned versions
+
+$(VENV)/.installed: constraints.txt pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else \
+	  f'Python 3.11 to 3.13 is needed, this is {sys.version.split()[0]}: make PYTHON=python3.11 ...')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[book,test,graphs,text]'
+	@touch $@
+
+book: install  ## run all notebooks and build the book in _build/html
+	@$(BIN)/python book/build.py --profile $(PROFILE)
+
+test: install  ## the whole test suite
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+check: install  ## open every page of the built book in Chromium: links, images, requests, layout
+	@$(BIN)/python book/check.py
+
+lab: install  ## the notebooks in JupyterLab
+	NBREC_PROFILE=$(PROFILE) $(BIN)/jupyter lab notebooks
+
+lint: install  ## style of the code, and no outputs in the notebooks
+	@$(BIN)/ruff check nbrec tests benchmarks book notebooks
+	@$(BIN)/nbstripout --verify notebooks/*.ipynb
+
+clean:  ## remove what was built; keeps .venv, data/ and runs/
+	rm -rf _build .pytest_cache .ruff_cache *.egg-info
+
+address: install  ## make address URL=https://github.com/you/nbrec: set the public address everywhere
+	@$(BIN)/python book/build.py --set-address $(URL)

@@ -1,0 +1,213 @@
+"""Run the notebooks of _toc.yml and build the book; `make book` calls this.
+
+    python book/build.py --profile sample
+
+A notebook runs again only if it, the package, the profile, the pinned versions or the data
+changed. Nothing half-made replaces what was finished: notebooks and pages move into place last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "_build"
+# Files beside _config.yml that name the public address.
+ADDRESSED = ("README.md", "CITATION.cff", "pyproject.toml", "_config.yml", "notebooks/*.ipynb",
+             "book/*.md")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", default="sample")
+    parser.add_argument("--set-address", metavar="URL", nargs="?", const="")
+    options = parser.parse_args()
+    if options.set_address is not None:
+        return set_address(options.set_address)
+    os.chdir(ROOT)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    sys.path.insert(0, str(ROOT))
+    from nbrec.profiles import PROFILES
+
+    if options.profile not in PROFILES:
+        sys.exit(f"PROFILE={options.profile}: expected one of {', '.join(PROFILES)}")
+    began = time.perf_counter()
+    notebooks = [ROOT / f"{page}.ipynb" for page in pages() if page.startswith("notebooks/")]
+    executed = execute(notebooks, options.profile)
+    print(f"notebooks: {time.perf_counter() - began:.0f} s; building the pages ...", flush=True)
+    html = build(executed)
+    print(f"\nThe book is ready after {time.perf_counter() - began:.0f} s. Open it in a browser:\n"
+          f"  {(html / 'index.html').as_uri()}")
+
+
+def pages() -> list[str]:
+    """Every page of the book in order, as paths without suffix."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    chapters = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    return [toc["root"], *chapters]
+
+
+def execute(notebooks: list[Path], profile: str, folder: Path | None = None) -> list[Path]:
+    """Run each notebook with papermill unless its last run still holds.
+
+    Args:
+        notebooks: in the order in which they run.
+        profile: value of each notebook's parameter `profile`.
+        folder: where executed notebooks go; `_build/executed/<profile>` by default.
+
+    Returns:
+        The executed notebooks.
+    """
+    folder = folder or BUILD / "executed" / profile
+    folder.mkdir(parents=True, exist_ok=True)
+    shared = fingerprint(profile)
+    done = []
+    for number, notebook in enumerate(notebooks, 1):
+        check_parameters(notebook)
+        key = hashlib.sha256(shared + notebook.read_bytes()).hexdigest()
+        output, stamp = folder / notebook.name, folder / f"{notebook.stem}.key"
+        label = f"[{number}/{len(notebooks)}] {notebook.stem}"
+        if output.exists() and stamp.exists() and stamp.read_text() == key:
+            print(f"{label}: unchanged", flush=True)
+        else:
+            print(f"{label}: running ...", end=" ", flush=True)
+            began = time.perf_counter()
+            run_notebook(notebook, output, profile)
+            stamp.write_text(key)
+            print(f"{time.perf_counter() - began:.0f} s", flush=True)
+        done.append(output)
+    return done
+
+
+def run_notebook(notebook: Path, output: Path, profile: str) -> None:
+    """Execute one notebook in a kernel of its own; the output appears only if every cell ran."""
+    import papermill
+
+    partial = output.with_name(f"{output.stem}.partial.ipynb")
+    os.environ |= {"NBREC_BOOK": "1", "PYTHONPATH": str(ROOT)}
+    try:
+        papermill.execute_notebook(str(notebook), str(partial), {"profile": profile},
+                                   kernel_name="python3", cwd=str(notebook.parent),
+                                   progress_bar=False, log_output=False)
+        tidy(partial)
+        os.replace(partial, output)
+    except papermill.PapermillExecutionError as error:
+        partial.unlink(missing_ok=True)
+        trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
+        sys.exit(f"\n{notebook.name} stopped in code cell {error.exec_count}:\n\n{error.source}\n\n"
+                 f"{trace}\n\nFix it and run the command again: finished notebooks are kept.")
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def tidy(path: Path) -> None:
+    """Drop what belongs to the run and not to the page: standard error and papermill's cell."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        cell["outputs"] = [o for o in cell.get("outputs", []) if o.get("name") != "stderr"]
+        if cell["cell_type"] != "code":
+            del cell["outputs"]
+        tags = cell["metadata"].get("tags", [])
+        if "injected-parameters" in tags:
+            cell["metadata"]["tags"] = [*tags, "remove-cell"]
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+
+
+def check_parameters(notebook: Path) -> None:
+    """papermill only warns of a parameter that a notebook does not have; here it is an error."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", [])]
+    if len(tagged) != 1 or not re.search(r"^profile\s*=", "".join(tagged[0]["source"]), re.M):
+        sys.exit(f"{notebook}: found {len(tagged)} cells tagged `parameters`; expected one, and in "
+                 "it a line `profile = ...`")
+
+
+def fingerprint(profile: str) -> bytes:
+    """A hash of what every notebook depends on, itself apart."""
+    digest = hashlib.sha256(profile.encode())
+    for path in sorted([*ROOT.glob("nbrec/**/*.py"), *ROOT.glob("nbrec/thesis/*.csv"),
+                        ROOT / "constraints.txt", *ROOT.glob("results/**/*.json")]):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    for folder in (os.environ.get("NBREC_DATA"), ROOT / "data"):
+        for path in sorted(Path(folder).glob("*")) if folder and Path(folder).is_dir() else []:
+            digest.update(f"{path.name} {path.stat().st_size}".encode())
+    return digest.digest()
+
+
+def build(executed: list[Path]) -> Path:
+    """Stage the sources, build them without a single warning, move the pages into place."""
+    from importlib.resources import files
+
+    source = BUILD / "source"
+    shutil.rmtree(source, ignore_errors=True)
+    (source / "notebooks").mkdir(parents=True)
+    for name in ("_config.yml", "_toc.yml", "references.bib"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns("*.py"))
+    for notebook in executed:
+        shutil.copy(notebook, source / "notebooks")
+    # Scripts and fonts that pages would otherwise ask a server for.
+    assets = source / "_assets"
+    shutil.copytree(ROOT / "book" / "assets", assets)
+    shutil.copy(files("plotly") / "package_data" / "plotly.min.js", assets)
+    mathjax = files("mathjax") / "static" / "mathjax" / "es5"
+    (assets / "mathjax").mkdir()
+    shutil.copy(mathjax / "tex-mml-chtml.js", assets / "mathjax")
+    shutil.copytree(mathjax / "output" / "chtml" / "fonts" / "woff-v2",
+                    assets / "mathjax" / "output" / "chtml" / "fonts" / "woff-v2")
+    made = BUILD / "pages"
+    shutil.rmtree(made, ignore_errors=True)
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", source, "--path-output",
+               made, "--warningiserror", "--keep-going", "--quiet"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        sys.exit(f"{result.stdout}\n{result.stderr}\nThe book was not built: each warning above "
+                 "counts as an error.")
+    new = made / "_build" / "html"
+    script = re.compile(r'\s*<script src="[^"]*plotly\.min\.js[^"]*"></script>')
+    for page in new.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        if "Plotly.newPlot" not in text:  # 4 MB of script for nothing
+            page.write_text(script.sub("", text), encoding="utf-8")
+    html, old = BUILD / "html", BUILD / "html.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if html.exists():
+        html.rename(old)
+    new.rename(html)
+    shutil.rmtree(old, ignore_errors=True)
+    return html
+
+
+def address() -> str:
+    """The public address of the repository, from _config.yml."""
+    return yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"].rstrip("/")
+
+
+def set_address(url: str) -> None:
+    """Carry a new public address to every file that names the old one."""
+    if not re.fullmatch(r"https://[\w.-]+/[\w.-]+/[\w.-]+", url):
+        sys.exit(f"URL={url!r}: expected the repository's page, as in https://github.com/you/nbrec")
+    old = address()
+    old_slug, slug = old.split("/", 3)[3], url.split("/", 3)[3]
+    for pattern in ADDRESSED:
+        for path in ROOT.glob(pattern):
+            text = path.read_text(encoding="utf-8")
+            new = text.replace(old, url).replace(f"github/{old_slug}", f"github/{slug}")
+            if new != text:
+                path.write_text(new, encoding="utf-8")
+                print(path.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()

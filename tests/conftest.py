@@ -1,0 +1,15 @@
+"""What several test files share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of real data; tests that need it are skipped where it is not set."""
+    folder = os.environ.get("NBREC_DATA")
+    if not folder:
+        pytest.skip("NBREC_DATA names no folder of real data")
+    return Path(folder)
