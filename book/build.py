@@ -95,7 +95,10 @@ def run_notebook(notebook: Path, output: Path, profile: str) -> None:
     import papermill
 
     partial = output.with_name(f"{output.stem}.partial.ipynb")
-    os.environ |= {"NBREC_BOOK": "1", "PYTHONPATH": str(ROOT)}
+    quiet = BUILD / "ipython" / "profile_default" / "ipython_kernel_config.py"
+    quiet.parent.mkdir(parents=True, exist_ok=True)
+    quiet.write_text("c.IPKernelApp.log_level = 'ERROR'\n")  # it warns of local connections
+    os.environ |= {"NBREC_BOOK": "1", "PYTHONPATH": str(ROOT), "IPYTHONDIR": str(BUILD / "ipython")}
     try:
         papermill.execute_notebook(str(notebook), str(partial), {"profile": profile},
                                    kernel_name="python3", cwd=str(notebook.parent),

@@ -1,0 +1,188 @@
+"""The frame: files that must say the same, notebooks that must be clean, and the build's logic."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import nbrec
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SETUP = "# On Colab: install the package."
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "book" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+build, check = load("build"), load("check")
+
+
+def cells(notebook, kind="code"):
+    return [c for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+            if c["cell_type"] == kind]
+
+
+def tracked():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).exists()]
+
+
+def requirements(text):
+    """name -> list of (operator, version) from lines such as `torch>=2.4,<3`."""
+    found = {}
+    for name, bounds in re.findall(r'"([A-Za-z][\w.-]*)((?:[<>=!~]=?[\w.*]+,?)+)', text):
+        found[name.lower()] = re.findall(r"([<>=]=?)([\d.]+)", bounds)
+    return found
+
+
+def numbers(version):
+    return tuple(int(n) for n in re.findall(r"\d+", version)[:3])
+
+
+def test_every_dependency_is_pinned_within_its_bounds():
+    pins = dict(re.findall(r"^([\w.-]+)==([\w.]+)$", (ROOT / "constraints.txt").read_text(), re.M))
+    pins = {name.lower().replace("_", "-"): version for name, version in pins.items()}
+    wanted = requirements((ROOT / "pyproject.toml").read_text().split("[project.urls]")[0])
+    wanted.pop("mamba-ssm"), wanted.pop("setuptools")
+    assert len(wanted) > 20 and pins["torch"] == "2.13.0"
+    for name, bounds in wanted.items():
+        assert name in pins, f"{name} is not pinned"
+        for operator, bound in bounds:
+            inside = {">=": numbers(pins[name]) >= numbers(bound),
+                      "<": numbers(pins[name]) < numbers(bound)}[operator]
+            assert inside, f"{name}=={pins[name]} is not {operator}{bound}"
+
+
+def test_the_package_itself_pins_nothing():
+    base = (ROOT / "pyproject.toml").read_text().split("dependencies = [")[1].split("]")[0]
+    bounds = [b for group in requirements(base).values() for b in group]
+    assert bounds and {operator for operator, _ in bounds} == {">="}
+
+
+def test_conda_and_make_install_the_same():
+    pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"][-1]["pip"]
+    assert pip == ["--constraint constraints.txt", "--editable .[book,test,graphs,text]"]
+    make = (ROOT / "Makefile").read_text()
+    assert "--constraint constraints.txt --editable '.[book,test,graphs,text]'" in make
+    assert "mamba" not in make
+
+
+def test_the_public_address_stands_in_one_place_and_the_others_follow():
+    address = build.address()
+    slug = address.split("/", 3)[3]
+    for notebook in NOTEBOOKS:
+        setup = [c for c in cells(notebook) if "".join(c["source"]).startswith(SETUP)]
+        assert len(setup) == 1, notebook.name
+        assert f"git+{address}" in "".join(setup[0]["source"]), notebook.name
+    for name in ("README.md", "CITATION.cff", "pyproject.toml"):
+        assert address in (ROOT / name).read_text(), name
+    assert f"colab.research.google.com/github/{slug}/" in (ROOT / "README.md").read_text()
+
+
+def test_setup_cells_are_equal():
+    assert len({"".join(c["source"]) for n in NOTEBOOKS for c in cells(n)
+                if "".join(c["source"]).startswith(SETUP)}) == 1
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebooks_are_stored_clean(notebook):
+    assert all(not c["outputs"] and c["execution_count"] is None for c in cells(notebook))
+    build.check_parameters(notebook)
+    first = [c for c in cells(notebook) if "parameters" in c["metadata"].get("tags", [])][0]
+    assert 'profile = "sample"' in "".join(first["source"])
+
+
+def test_the_book_lists_every_page():
+    listed = build.pages()
+    assert [p for p in listed if p.startswith("notebooks")] == [
+        f"notebooks/{n.stem}" for n in NOTEBOOKS]
+    assert {p for p in listed if p.startswith("book")} == {
+        f"book/{p.stem}" for p in (ROOT / "book").glob("*.md")}
+
+
+def test_every_citation_has_its_entry():
+    known = set(re.findall(r"^@\w+\{(\S+),", (ROOT / "references.bib").read_text(), re.M))
+    pages = [*(ROOT / "book").glob("*.md"), *NOTEBOOKS]
+    cited = {key.strip() for page in pages
+             for keys in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", page.read_text(encoding="utf-8"))
+             for key in keys.split(",")}
+    assert cited and cited <= known, sorted(cited - known)
+
+
+def test_one_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == nbrec.__version__
+    assert f"[{nbrec.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_no_file_speaks_of_a_machine():
+    local = re.compile(r"/(?:work|home|root|tmp)/\w|\.library")
+    hits = [f"{path.name}: {line.strip()[:80]}" for path in tracked()
+            if path.suffix in {".py", ".md", ".yml", ".toml", ".ipynb", ".cff", ".bib", ".txt"}
+            and path != Path(__file__)
+            for line in path.read_text(encoding="utf-8").splitlines() if local.search(line)]
+    assert not hits, hits
+
+
+def notebook_with(path, code):
+    source = lambda text: text.splitlines(keepends=True)  # noqa: E731
+    made = [("profile = 'sample'\n", {"tags": ["parameters"]}), (code, {})]
+    path.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {
+        "kernelspec": {"name": "python3", "display_name": "p", "language": "python"}}, "cells": [
+        {"cell_type": "code", "id": f"c{i}", "metadata": meta, "outputs": [],
+         "execution_count": None, "source": source(text)} for i, (text, meta) in enumerate(made)]}))
+
+
+def test_a_notebook_runs_again_only_if_it_changed(tmp_path, capsys):
+    notebook, out = tmp_path / "n.ipynb", tmp_path / "out"
+    notebook_with(notebook, "print('profile is', profile)")
+    [made] = build.execute([notebook], "laptop", out)
+    assert "profile is laptop" in made.read_text()
+    first = made.stat().st_mtime_ns
+    build.execute([notebook], "laptop", out)
+    assert made.stat().st_mtime_ns == first and "unchanged" in capsys.readouterr().out
+    notebook_with(notebook, "1 / 0")
+    with pytest.raises(SystemExit, match="code cell 3") as error:
+        build.execute([notebook], "laptop", out)
+    assert "ZeroDivisionError" in str(error.value) and "1 / 0" in str(error.value)
+    assert made.stat().st_mtime_ns == first  # the finished one is kept
+    assert sorted(p.name for p in out.iterdir()) == ["n.ipynb", "n.key"]
+
+
+def test_a_notebook_without_the_parameter_is_refused(tmp_path):
+    notebook = tmp_path / "n.ipynb"
+    notebook_with(notebook, "pass")
+    notebook.write_text(notebook.read_text().replace("profile = 'sample'", "other = 1"))
+    with pytest.raises(SystemExit, match="expected one"):
+        build.check_parameters(notebook)
+
+
+def test_unknown_profile_is_refused():
+    result = subprocess.run([sys.executable, ROOT / "book" / "build.py", "--profile", "huge"],
+                            capture_output=True, text=True)
+    assert result.returncode and "sample, laptop, full" in result.stderr
+
+
+def test_broken_links_are_found(tmp_path):
+    (tmp_path / "a.html").write_text(
+        '<a href="b.html#there">x</a><a href="b.html#gone">x</a><a href="c.html">x</a>'
+        '<img src="no.png" alt="x"><img src="yes.png"><a href="https://elsewhere.org/x">x</a>')
+    (tmp_path / "b.html").write_text('<p id="there">x</p>')
+    (tmp_path / "yes.png").write_bytes(b"")
+    problems = check.check_links(tmp_path)
+    assert len(problems) == 4
+    for text, word in zip(sorted(problems), ("#gone", "c.html", "image yes.png", "no.png"),
+                          strict=True):
+        assert word in text
