@@ -165,10 +165,9 @@ def build(executed: list[Path]) -> Path:
     shutil.copytree(ROOT / "book" / "assets", assets)
     shutil.copy(files("plotly") / "package_data" / "plotly.min.js", assets)
     mathjax = files("mathjax") / "static" / "mathjax" / "es5"
-    (assets / "mathjax").mkdir()
+    for part in ("output/chtml/fonts/woff-v2", "input/tex/extensions"):
+        shutil.copytree(mathjax / part, assets / "mathjax" / part)
     shutil.copy(mathjax / "tex-mml-chtml.js", assets / "mathjax")
-    shutil.copytree(mathjax / "output" / "chtml" / "fonts" / "woff-v2",
-                    assets / "mathjax" / "output" / "chtml" / "fonts" / "woff-v2")
     made = BUILD / "pages"
     shutil.rmtree(made, ignore_errors=True)
     command = [Path(sys.executable).with_name("jupyter-book"), "build", source, "--path-output",
