@@ -1,0 +1,102 @@
+"""Ranks and metrics against fractions worked by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from nbrec import metrics as m
+from nbrec.sequences import Sequences
+
+RANKS = np.array([1, 2, 3, 20, 21])
+
+
+def test_metrics_by_hand():
+    assert m.hit_rate(RANKS, 1) == 1 / 5 and m.hit_rate(RANKS, 20) == 4 / 5
+    assert m.mrr(RANKS, 20) == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 20) / 5, rel=1e-12)
+    assert m.mrr(RANKS, 2) == pytest.approx(1.5 / 5, rel=1e-12)
+    gains = 1 + 1 / math.log2(3) + 1 / 2 + 1 / math.log2(21)
+    assert m.ndcg(RANKS, 20) == pytest.approx(gains / 5, rel=1e-12)
+
+
+@given(arrays(np.int64, st.integers(1, 30), elements=st.integers(1, 500)), st.integers(1, 400))
+def test_properties(ranks, k):
+    hr, mrr, ndcg = m.hit_rate(ranks, k), m.mrr(ranks, k), m.ndcg(ranks, k)
+    assert 0 <= mrr <= ndcg + 1e-12 and ndcg <= hr + 1e-12 and hr <= 1
+    for metric in (m.hit_rate, m.mrr, m.ndcg):
+        assert metric(ranks, k) <= metric(ranks, k + 1) + 1e-12
+        assert metric(ranks[::-1], k) == pytest.approx(metric(ranks, k))
+    assert m.hit_rate(ranks, 1) == m.mrr(ranks, 1) == m.ndcg(ranks, 1)
+
+
+def test_ranks_by_hand():
+    scores = np.array([[0.1, 0.9, 0.5, 0.3], [0.1, 0.9, 0.5, 0.3]])
+    assert m.target_ranks(scores, [1, 3]).tolist() == [1, 3]
+    seen = [np.array([1]), np.array([1, 1, 3])]  # twice seen counts once; a target stays
+    assert m.target_ranks(scores, [2, 3], seen).tolist() == [1, 2]
+
+
+def test_ties_count_against_the_model():
+    assert m.target_ranks(np.zeros((1, 5)), [2]).tolist() == [5]
+    assert m.target_ranks(np.full((1, 5), -np.inf), [2]).tolist() == [5]
+    assert m.target_ranks(np.array([[1.0, 1.0, 0.0]]), [0]).tolist() == [2]
+
+
+def test_nan_is_never_a_hit():
+    scores = np.array([[np.nan, 1.0, 0.0], [np.nan, 1.0, 0.0]])
+    ranks = m.target_ranks(scores, [0, 1])
+    assert ranks.tolist() == [m.NEVER, 1]
+    assert m.hit_rate(ranks, 300) == 0.5 and m.ndcg(ranks, 300) == 0.5
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_ranks_equal_a_slow_count(seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 4, (3, 6)).astype(float)
+    targets = rng.integers(0, 6, 3)
+    seen = [rng.integers(0, 6, rng.integers(0, 5)) for _ in range(3)]
+    for row, rank in enumerate(m.target_ranks(scores, targets, seen)):
+        ahead = [j for j in range(6) if j != targets[row] and j not in seen[row]
+                 and scores[row, j] >= scores[row, targets[row]]]
+        assert rank == 1 + len(ahead)
+
+
+def test_random_scores_hit_by_chance():
+    rng = np.random.default_rng(0)
+    ranks = m.target_ranks(rng.random((20_000, 200)), rng.integers(0, 200, 20_000))
+    assert m.hit_rate(ranks, 20) == pytest.approx(0.1, abs=4 * math.sqrt(0.09 / 20_000))
+
+
+@pytest.mark.parametrize("scores, targets", [(np.zeros((2, 3)), [0]), (np.zeros(3), [0]),
+                                             (np.zeros((1, 3)), [3]), (np.zeros((1, 3)), [-1])])
+def test_what_does_not_fit_is_refused(scores, targets):
+    with pytest.raises(ValueError, match="expected"):
+        m.target_ranks(scores, targets)
+
+
+@pytest.mark.parametrize("ranks, k", [([0], 1), ([1], 0), ([], 1)])
+def test_impossible_ranks_are_refused(ranks, k):
+    with pytest.raises(ValueError, match="1 or more"):
+        m.hit_rate(ranks, k)
+
+
+def test_popularity_counts_sequences_not_items():
+    train = Sequences(np.arange(4), np.array([0, 0, 1, 0, 2, 0]), np.array([0, 3, 4, 5, 6]),
+                      np.arange(4))
+    assert m.popularity(train).tolist() == [750, 250, 250, 0]
+
+
+def test_personalisation_by_hand():
+    popularity = np.array([100.0, 10.0, 1.0, 0.0])
+    result = m.personalisation(popularity, np.array([[0, 1], [0, 1]]), np.array([1, 2]), floor=0.1)
+    assert result["mean_popularity"] == 55 and result["behaviour_popularity"] == 5.5
+    assert result["wasserstein"] == pytest.approx(1.0)  # one decade each
+    assert result["coverage"] == 0.5 and result["stars"] == 1
+    assert result["gini"] == pytest.approx(0.5)  # 0, 0, 2, 2
+    same = m.personalisation(popularity, np.array([[1, 2]]), np.array([1, 2]), floor=0.1)
+    assert same["wasserstein"] == pytest.approx(0) and same["stars"] == 3
+    floor = m.personalisation(popularity, np.array([[3, 3]]), np.array([2, 2]), floor=0.1)
+    assert floor["wasserstein"] == pytest.approx(1.0)

@@ -1,0 +1,137 @@
+"""The five preprocessing steps against a slow second implementation."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nbrec.sequences import SequenceSettings, build_sequences, k_folds, split_hash
+
+
+def slow(ratings, settings):
+    """The same steps with dictionaries and lists."""
+    histories = {}
+    for row in ratings.itertuples():
+        histories.setdefault(row.userId, []).append((row.timestamp, row.Index, row))
+    kept = {}
+    for user in sorted(histories):
+        rows = [r for *_, r in sorted(histories[user], key=lambda x: x[:2])]
+        rows = rows[settings.left_truncate:]
+        if settings.min_length <= len(rows) <= settings.max_length:
+            films = [r.movieId for r in rows if r.rating >= settings.min_rating]
+            if len(films) >= 2:
+                kept[user] = films
+    return kept
+
+
+rows = st.lists(st.tuples(st.integers(1, 5), st.integers(1, 9), st.sampled_from([1.0, 3.0, 5.0]),
+                          st.integers(0, 3)), min_size=1, max_size=40,
+                unique_by=lambda row: row[:2])
+
+
+@given(rows, st.integers(0, 3), st.integers(1, 3), st.integers(3, 8))
+def test_equals_the_slow_way(rows, cut, shortest, longest):
+    ratings = pd.DataFrame(rows, columns=["userId", "movieId", "rating", "timestamp"])
+    settings = SequenceSettings(shortest, longest, cut, min_rating=3.0)
+    expected = slow(ratings, settings)
+    if not expected:
+        with pytest.raises(ValueError, match="no user is left"):
+            build_sequences(ratings, settings)
+        return
+    made = build_sequences(ratings, settings)
+    assert {u: made.catalogue[made[i]].tolist() for i, u in enumerate(made.users)} == expected
+    assert made.catalogue.tolist() == sorted({f for films in expected.values() for f in films})
+    last = made.funnel.iloc[-1]
+    assert (last.users, last.movies, last.ratings) == (len(made), made.n_items, len(made.items))
+
+
+def test_ties_keep_the_order_of_the_file():
+    ratings = pd.DataFrame({"userId": [2, 1, 1, 1], "movieId": [5, 30, 10, 20],
+                            "rating": 5.0, "timestamp": [0, 7, 7, 3]})
+    made = build_sequences(ratings, SequenceSettings(min_length=1))
+    assert made.users.tolist() == [1] and made.catalogue[made[0]].tolist() == [20, 30, 10]
+
+
+def test_wide_ids_and_times():
+    ratings = pd.DataFrame({"userId": [2**40, 2**40, 7, 7], "movieId": [1, 2, 2, 1],
+                            "timestamp": [2**33, 5, 1, 2]})
+    made = build_sequences(ratings, SequenceSettings(min_length=1))
+    assert [made.catalogue[made[i]].tolist() for i in (0, 1)] == [[2, 1], [2, 1]]
+
+
+def test_funnel_by_hand():
+    ratings = pd.DataFrame({
+        "userId": [1] * 4 + [2] * 2 + [3] * 6 + [4] * 3,
+        "movieId": [1, 2, 3, 4, 1, 2, 1, 2, 3, 4, 5, 6, 1, 2, 7],
+        "rating": [5, 5, 1, 5] + [5, 5] + [5] * 6 + [1, 1, 5], "timestamp": range(15)})
+    funnel = build_sequences(ratings, SequenceSettings(3, 5, 0, 3.0)).funnel
+    assert funnel[["users", "movies", "ratings"]].values.tolist() == [
+        [4, 7, 15], [4, 7, 15], [2, 5, 7], [2, 5, 7], [2, 4, 4], [1, 3, 3]]
+    assert "1 users too short, 1 too long" in funnel.note[2]
+
+
+def test_without_ratings_the_filter_is_skipped_and_said():
+    ratings = pd.DataFrame({"userId": [1, 1, 1], "movieId": [1, 2, 3], "position": [2, 1, 0]})
+    made = build_sequences(ratings, SequenceSettings(min_length=1))
+    assert made.catalogue[made[0]].tolist() == [3, 2, 1]
+    assert "skipped" in made.funnel.note[4]
+
+
+def test_sample_is_seeded_and_of_the_right_size():
+    ratings = pd.DataFrame({"userId": np.repeat(np.arange(50), 3),
+                            "movieId": np.tile([1, 2, 3], 50), "timestamp": 0})
+    draw = [build_sequences(ratings, SequenceSettings(1, random_sample=0.3, seed=s)).users.tolist()
+            for s in (0, 0, 1)]
+    assert len(draw[0]) == 15 and draw[0] == draw[1] != draw[2]
+
+
+def test_missing_columns_and_settings():
+    with pytest.raises(ValueError, match="timestamp"):
+        build_sequences(pd.DataFrame({"userId": [1], "movieId": [1]}))
+    for wrong in ({"min_length": 9, "max_length": 3}, {"left_truncate": -1},
+                  {"random_sample": 0}, {"random_sample": 1.1}):
+        with pytest.raises(ValueError, match="expected"):
+            SequenceSettings(**wrong)
+
+
+def test_folds_share_the_users_out():
+    folds = k_folds(103, 10, seed=3)
+    assert sorted(np.concatenate([f.test for f in folds])) == list(range(103))
+    assert sorted(np.concatenate([f.validation for f in folds])) == list(range(103))
+    for fold in folds:
+        assert sorted(np.concatenate([fold.train, fold.validation, fold.test])) == list(range(103))
+        assert 81 <= len(fold.train) <= 83
+    with pytest.raises(ValueError, match="folds"):
+        k_folds(5, 10)
+
+
+def test_hash_tells_every_change():
+    ratings = pd.DataFrame({"userId": np.repeat(np.arange(20), 3),
+                            "movieId": np.tile([1, 2, 3], 20), "timestamp": np.tile([0, 1, 2], 20)})
+    a = build_sequences(ratings, SequenceSettings(1))
+    swapped = ratings.assign(timestamp=np.tile([1, 0, 2], 20))
+    b = build_sequences(swapped, SequenceSettings(1))
+    hashes = {split_hash(a, k_folds(20, 10)), split_hash(a, k_folds(20, 5)),
+              split_hash(a, k_folds(20, 10, seed=1)), split_hash(b, k_folds(20, 10))}
+    assert len(hashes) == 4 and split_hash(a, k_folds(20, 10)) in hashes
+
+
+def test_select_keeps_catalogue_and_order():
+    ratings = pd.DataFrame({"userId": [1, 1, 2, 2, 2], "movieId": [1, 2, 2, 3, 1],
+                            "timestamp": range(5)})
+    made = build_sequences(ratings, SequenceSettings(1))
+    part = made.select([1, 0])
+    assert part.users.tolist() == [2, 1] and part.targets().tolist() == [0, 1]
+    assert [h.tolist() for h in part.histories()] == [[1, 2], [0]]
+    assert part.n_items == 3
+
+
+def test_counts_of_the_small_real_data(data_folder):
+    from nbrec.movielens import load
+
+    if not (data_folder / "ml-latest-small.zip").exists():
+        pytest.skip("ml-latest-small.zip is not in $NBREC_DATA")
+    made = build_sequences(load("ml-latest-small").ratings)
+    assert made.funnel.iloc[0][["users", "movies", "ratings"]].tolist() == [610, 9724, 100836]
+    assert made.funnel.iloc[-1][["users", "movies", "ratings"]].tolist() == [345, 2632, 13077]
