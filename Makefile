@@ -38,7 +38,7 @@ lab: install  ## the notebooks in JupyterLab
 
 lint: install  ## style of the code, and no outputs in the notebooks
 	@$(BIN)/ruff check nbrec tests benchmarks book notebooks
-	@$(BIN)/nbstripout --verify notebooks/*.ipynb
+	@$(BIN)/nbstripout --keep-id --verify notebooks/*.ipynb
 
 clean:  ## remove what was built; keeps .venv, data/ and runs/
 	rm -rf _build .pytest_cache .ruff_cache *.egg-info

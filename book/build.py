@@ -72,19 +72,20 @@ def execute(notebooks: list[Path], profile: str, folder: Path | None = None) -> 
     folder = folder or BUILD / "executed" / profile
     folder.mkdir(parents=True, exist_ok=True)
     shared = fingerprint(profile)
+    quiet_kernels()
     done = []
     for number, notebook in enumerate(notebooks, 1):
         check_parameters(notebook)
-        key = hashlib.sha256(shared + notebook.read_bytes()).hexdigest()
+        source = shared + notebook.read_bytes()
         output, stamp = folder / notebook.name, folder / f"{notebook.stem}.key"
         label = f"[{number}/{len(notebooks)}] {notebook.stem}"
-        if output.exists() and stamp.exists() and stamp.read_text() == key:
+        if output.exists() and stamp.exists() and stamp.read_text() == key(source, profile):
             print(f"{label}: unchanged", flush=True)
         else:
             print(f"{label}: running ...", end=" ", flush=True)
             began = time.perf_counter()
             run_notebook(notebook, output, profile)
-            stamp.write_text(key)
+            stamp.write_text(key(source, profile))  # the run may have downloaded the data
             print(f"{time.perf_counter() - began:.0f} s", flush=True)
         done.append(output)
     return done
@@ -95,10 +96,7 @@ def run_notebook(notebook: Path, output: Path, profile: str) -> None:
     import papermill
 
     partial = output.with_name(f"{output.stem}.partial.ipynb")
-    quiet = BUILD / "ipython" / "profile_default" / "ipython_kernel_config.py"
-    quiet.parent.mkdir(parents=True, exist_ok=True)
-    quiet.write_text("c.IPKernelApp.log_level = 'ERROR'\n")  # it warns of local connections
-    os.environ |= {"NBREC_BOOK": "1", "PYTHONPATH": str(ROOT), "IPYTHONDIR": str(BUILD / "ipython")}
+    os.environ |= {"NBREC_BOOK": "1", "PYTHONPATH": str(ROOT)}
     try:
         papermill.execute_notebook(str(notebook), str(partial), {"profile": profile},
                                    kernel_name="python3", cwd=str(notebook.parent),
@@ -142,10 +140,26 @@ def fingerprint(profile: str) -> bytes:
     for path in sorted([*ROOT.glob("nbrec/**/*.py"), *ROOT.glob("nbrec/thesis/*.csv"),
                         ROOT / "constraints.txt", *ROOT.glob("results/**/*.json")]):
         digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
-    for folder in (os.environ.get("NBREC_DATA"), ROOT / "data"):
-        for path in sorted(Path(folder).glob("*")) if folder and Path(folder).is_dir() else []:
-            digest.update(f"{path.name} {path.stat().st_size}".encode())
     return digest.digest()
+
+
+def key(source: bytes, profile: str) -> str:
+    """A hash of a notebook with its code, and of the profile's data as they are on disk now."""
+    from nbrec.profiles import PROFILES
+
+    digest = hashlib.sha256(source)
+    for folder in (os.environ.get("NBREC_DATA"), ROOT / "data"):
+        for path in sorted(Path(folder).glob(f"{PROFILES[profile].dataset}*")) if folder else []:
+            digest.update(f"{path.name} {path.stat().st_size}".encode())
+    return digest.hexdigest()
+
+
+def quiet_kernels() -> None:
+    """Kernels of the build read this configuration alone, and speak only of errors."""
+    folder = BUILD / "ipython" / "profile_default"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 'ERROR'\n")
+    os.environ["IPYTHONDIR"] = str(folder.parent)
 
 
 def build(executed: list[Path]) -> Path:
