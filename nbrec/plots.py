@@ -561,7 +561,8 @@ def mean_sd(
     scale, unit, digits = (100, "%", max(digits - 2, 0)) if percent else (1, "", digits)
     text = f"{scale * mean:.{digits}f}{unit}"
     known = sd is not None and math.isfinite(sd)
-    return f"{text} ± {scale * sd:.{digits}f}" if known else text
+    # No-break spaces: a narrow column must not tear the two apart.
+    return f"{text}\u00a0±\u00a0{scale * sd:.{digits}f}" if known else text
 
 
 def table(

@@ -255,8 +255,8 @@ def test_all_words_lie_inside_the_figure(draw):
 
 
 def test_mean_sd():
-    assert plots.mean_sd(0.17534, 0.0105) == "0.1753 ± 0.0105"
-    assert plots.mean_sd(0.17534, 0.0105, percent=True) == "17.53% ± 1.05"
+    assert plots.mean_sd(0.17534, 0.0105) == "0.1753\u00a0±\u00a00.0105"
+    assert plots.mean_sd(0.17534, 0.0105, percent=True) == "17.53%\u00a0±\u00a01.05"
     assert plots.mean_sd(0.5, math.nan, digits=1) == "0.5"
     assert plots.mean_sd(math.nan) == "–"
     assert [plots.mean_sd(v, digits=None) for v in (0.01234, 6.886, 516.0)] == [
@@ -286,16 +286,16 @@ def test_table_formats_and_marks_the_best():
 def test_results_table_marks_the_best_of_each_column():
     styler = plots.results_table(summary(), ["ndcg@20", "seconds"], sort="ndcg@20")
     assert styler.data.index.tolist() == ["Transformer", "EASE", "Item-KNN"]
-    assert styler.data["NDCG@20"].tolist()[0] == "0.1700 ± 0.0200"
-    assert rendered(styler)[1] == {"0.1700 ± 0.0200", "0.500 ± 0.000"}
+    assert styler.data["NDCG@20"].tolist()[0] == "0.1700\u00a0±\u00a00.0200"
+    assert rendered(styler)[1] == {"0.1700\u00a0±\u00a00.0200", "0.500\u00a0±\u00a00.000"}
 
 
 def test_comparison_table_keeps_what_is_printed_and_says_what_is_wrong():
     styler = plots.comparison_table(comparison(), ["ndcg@20"], "Table 5.1.")
     row = styler.data.loc["Item-KNN"]
-    assert row["NDCG@20"].tolist() == ["0.1489*", "0.0900 ± 0.0100", "+0.0021"]
+    assert row["NDCG@20"].tolist() == ["0.1489*", "0.0900\u00a0±\u00a00.0100", "+0.0021"]
     assert styler.data.loc["Transformer"]["NDCG@20"].tolist() == [
-        "0.1753", "0.1700 ± 0.0200", "−0.0053"]
+        "0.1753", "0.1700\u00a0±\u00a00.0200", "−0.0053"]
     assert "* Table 5.1 prints another number" in styler.to_html()
 
 
