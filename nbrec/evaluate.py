@@ -40,9 +40,12 @@ def evaluate(model, test: Sequences, mask_seen: bool = True, top_k: int = 20,
         batch_size: users per call of ``score``.
 
     Raises:
-        ValueError: the model's scores have the wrong shape.
+        ValueError: there is no test sequence, one has fewer than two items, or the model's scores
+            have the wrong shape.
     """
-    if len(test) and test.lengths.min() < 2:
+    if not len(test):
+        raise ValueError("there is no test sequence: expected one or more")
+    if test.lengths.min() < 2:
         raise ValueError("a test sequence has fewer than two items: no history or no target")
     histories, targets = test.histories(), test.targets()
     top_k = min(top_k, test.n_items)
@@ -69,7 +72,8 @@ def top_items(scores: np.ndarray, k: int, seen: list[np.ndarray] | None = None) 
     Args:
         scores: float (B, V).
         k: how many, at most V.
-        seen: for each row the items that are not recommended.
+        seen: for each row the items that are not recommended; they come last where fewer than k
+            others exist.
 
     Returns:
         int32 (B, k).

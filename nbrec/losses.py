@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 # Logits of one chunk: small enough to stay in a CPU's cache, large enough for a fast product.
@@ -43,16 +44,17 @@ def chunked_cross_entropy(
     Arguments and result as in ``cross_entropy``. Under autocast the two products run in the
     autocast type, softmax and sums in float32.
     """
-    return _ChunkedCrossEntropy.apply(hidden, weight, bias, targets)
+    # Under no_grad a parameter still says that it needs a gradient: ask the mode, not the tensor.
+    return _ChunkedCrossEntropy.apply(hidden, weight, bias, targets, torch.is_grad_enabled())
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, bias, targets):
+    def forward(ctx, hidden, weight, bias, targets, grad_mode):
         device = hidden.device.type
         half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         wide = torch.float32 if half else weight.dtype
-        need = any(ctx.needs_input_grad[:3])
+        need = grad_mode and any(ctx.needs_input_grad[:3])
         with torch.autocast(device, enabled=False):
             h, w = (hidden.to(half), weight.to(half)) if half else (hidden, weight)
             loss = torch.zeros((), dtype=wide, device=hidden.device)
@@ -88,9 +90,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         grad_h, grad_w, grad_b = ctx.saved_tensors
-        return (grad_h * grad, grad_w * grad, None if grad_b is None else grad_b * grad, None)
+        return (grad_h * grad, grad_w * grad, None if grad_b is None else grad_b * grad, None,
+                None)
 
 
 def _softmax_(z: Tensor, target: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -41,8 +42,9 @@ def create(name: str, **settings):
     if name in NEURAL:
         own = {f.name for f in fields(TrainSettings)}
         train = TrainSettings(**{k: v for k, v in settings.items() if k in own})
-        return SequenceRecommender(
-            NEURAL[name], train, {k: v for k, v in settings.items() if k not in own})
+        model = {k: v for k, v in settings.items() if k not in own}
+        inspect.signature(NEURAL[name]).bind(0, **model)  # say now, not in fit, what is not known
+        return SequenceRecommender(NEURAL[name], train, model)
     raise ValueError(f"there is no model {name!r}; there are {', '.join(names())}")
 
 

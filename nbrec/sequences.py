@@ -132,7 +132,7 @@ def build_sequences(ratings: pd.DataFrame, settings: SequenceSettings | None = N
         The sequences, with a funnel of what every step left.
 
     Raises:
-        ValueError: a column is missing, or no user is left.
+        ValueError: a column or a value is missing, or no user is left.
     """
     settings = settings or SequenceSettings()
     time = next((c for c in ("timestamp", "position") if c in ratings), None)
@@ -143,6 +143,10 @@ def build_sequences(ratings: pd.DataFrame, settings: SequenceSettings | None = N
             f"{', '.join(map(str, ratings.columns))}); expected userId, movieId and timestamp or "
             "position"
         )
+    for column in ("userId", "movieId", time):
+        if ratings[column].isna().any():
+            raise ValueError(f"{int(ratings[column].isna().sum()):,} of {len(ratings):,} ratings "
+                             f"have no {column}: expected a value in every row")
     movie_codes, movie_ids = pd.factorize(ratings["movieId"].to_numpy())
     funnel = _Funnel(len(movie_ids))
 
@@ -276,9 +280,11 @@ class _Funnel:
 
 def _stable_order(users: np.ndarray, times: np.ndarray) -> np.ndarray:
     """int64 (M,): the rows sorted by (user, time, place in the file)."""
-    if len(users) and (users.min() < 0 or users.max() >= 2**31 or times.min() < 0
-                       or times.max() >= 2**32):
-        # Ids or times too wide to share one 64-bit key: two stable sorts, the finer one first.
+    whole = users.dtype.kind in "iu" and times.dtype.kind in "iu"
+    if not whole or len(users) and (users.min() < 0 or users.max() >= 2**31 or times.min() < 0
+                                    or times.max() >= 2**32):
+        # Ids or times too wide, or too fine (fractions of a second), to share one 64-bit key:
+        # two stable sorts, the finer one first.
         order = np.argsort(times, kind="stable")
         return order[np.argsort(users[order], kind="stable")]
     key = (users.astype(np.int64) << 32) | times.astype(np.int64)

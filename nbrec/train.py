@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ class TrainSettings:
         max_epochs: upper bound on the passes over the data.
         patience: training stops when more than this many epochs in a row were unproductive.
         min_improvement: an epoch is productive if its validation loss is below
-            best * (1 - min_improvement) (thesis section 4.1).
+            (1 - min_improvement) times that of the last productive epoch (thesis section 4.1).
         groups: a batch passes through the model in this many groups of similar length.
         precision: "fp32", "bf16", "fp16", or "auto": fp32 on a CPU, bf16 on a GPU that has it,
             otherwise fp16 with loss scaling.
@@ -51,6 +52,11 @@ class TrainSettings:
     precision: str = "auto"
     device: str = "auto"
     seed: int = 0
+
+    def __post_init__(self):
+        for name in ("batch_size", "max_epochs", "groups"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
 
     def resolved_device(self) -> str:
         if self.device != "auto":
@@ -108,14 +114,21 @@ def fit(model: NextItemModel, train: Sequences, validation: Sequences,
             after its last epoch, with the same result as if it had never stopped.
 
     Raises:
-        ValueError: the catalogue does not fit, or the checkpoint belongs to other settings.
+        ValueError: the catalogue does not fit, a sequence has fewer than two items, there are no
+            sequences, or the checkpoint belongs to other settings, another model or other data.
         FloatingPointError: the loss is not a number.
     """
     settings = settings or TrainSettings()
-    if train.n_items != model.embedding.num_embeddings:
-        raise ValueError(f"the model knows {model.embedding.num_embeddings} items, the training "
-                         f"sequences {train.n_items}")
-    run = Run(model.to(settings.resolved_device()), settings)
+    for name, data in (("training", train), ("validation", validation)):
+        if data.n_items != model.embedding.num_embeddings:
+            raise ValueError(f"the model knows {model.embedding.num_embeddings} items, the {name} "
+                             f"sequences {data.n_items}")
+        if not len(data) or data.lengths.min() < 2:
+            raise ValueError(f"the {name} part has {len(data)} sequences, the shortest of "
+                             f"{min(data.lengths, default=0)} items: expected one sequence or "
+                             "more, and two items or more in each, an input and a target")
+    run = Run(model.to(settings.resolved_device()), settings,
+              {"train": train.digest(), "validation": validation.digest()})
     if checkpoint is not None and Path(checkpoint).exists():
         run.load(Path(checkpoint))
     bar = tqdm(total=settings.max_epochs, initial=len(run.history.seconds), unit="epoch",
@@ -167,8 +180,10 @@ def batches(sequences: Sequences, order: np.ndarray, batch_size: int, groups: in
 class Run:
     """A training run between two epochs: everything that a checkpoint has to hold."""
 
-    def __init__(self, model: NextItemModel, settings: TrainSettings):
+    def __init__(self, model: NextItemModel, settings: TrainSettings,
+                 data: dict[str, str] | None = None):
         self.model, self.settings = model, settings
+        self.data = data or {}  # digests of the sequences
         self.device = settings.resolved_device()
         self.dtype = settings.autocast_dtype()
         self.optimizer = torch.optim.AdamW(
@@ -186,19 +201,18 @@ class Run:
         order = np.random.default_rng((self.settings.seed, epoch)).permutation(len(train))
         self.model.train()
         total, count = torch.zeros((), dtype=torch.float64, device=self.device), 0
+        shown = time.perf_counter()
         # Dropout depends on the seed and the epoch alone, so that a resumed run repeats it.
         with seeded(self.settings.seed, epoch):
             for batch in batches(train, order, self.settings.batch_size, self.settings.groups,
                                  self.model.max_length):
                 loss, n = self.step(batch)
                 total, count = total + loss, count + n
-                bar.set_postfix(epoch=epoch + 1, loss=f"{float(total) / count:.4f}", refresh=False)
-        if not torch.isfinite(total):
-            raise FloatingPointError(
-                f"the loss of epoch {epoch + 1} is {float(total)}: lower learning_rate="
-                f"{self.settings.learning_rate}, or train with precision='fp32'"
-            )
-        return float(total) / count
+                # Reading the loss makes a GPU wait, so only once a second, and only for a reader.
+                if not bar.disable and time.perf_counter() > shown + 1:
+                    bar.set_postfix(epoch=epoch + 1, loss=f"{float(total) / count:.4f}")
+                    shown = time.perf_counter()
+        return self._finite(float(total) / count, "training")
 
     def step(self, batch: list) -> tuple[Tensor, int]:
         """One optimiser step on one batch; its summed loss and its number of targets."""
@@ -222,7 +236,7 @@ class Run:
             for group in batch:
                 total += float(self._loss(group))
                 count += len(group[2])
-        return total / count
+        return self._finite(total / count, "validation")
 
     def record(self, train_loss: float, validation_loss: float, seconds: float) -> None:
         history = self.history
@@ -264,11 +278,12 @@ class Run:
         except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not a checkpoint of a training run ({error}): delete it "
                              "to train from the start") from error
-        if meta["settings"] != self._identity():
-            raise ValueError(
-                f"{path} belongs to another run:\n  it has {meta['settings']}\n  asked for "
-                f"{self._identity()}\nDelete it, or name another checkpoint."
-            )
+        asked, found = self._identity(), meta["settings"]
+        if found != asked:
+            differ = [f"  {key}: it has {found.get(key)}, asked for {asked.get(key)}"
+                      for key in sorted(asked | found) if found.get(key) != asked.get(key)]
+            raise ValueError("\n".join([f"{path} belongs to another run:", *differ,
+                                        "Delete it, or name another checkpoint."]))
         self.model.load_state_dict(_below("model/", tensors))
         self.best = _below("best/", tensors)
         state = self.optimizer.state_dict()
@@ -280,6 +295,14 @@ class Run:
         self.scaler.load_state_dict(meta["scaler"])
         self.history = History(**meta["history"])
         self.reference, self.waited = meta["reference"], meta["waited"]
+
+    def _finite(self, loss: float, part: str) -> float:
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the {part} loss of epoch {len(self.history.seconds) + 1} is {loss}: lower "
+                f"learning_rate={self.settings.learning_rate}, or train with precision='fp32'"
+            )
+        return loss
 
     def _loss(self, group: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Tensor:
         items, real, targets = (torch.from_numpy(a).to(self.device) for a in group)
@@ -297,7 +320,8 @@ class Run:
         free = ("max_epochs", "patience", "min_improvement", "device", "groups")
         settings = {k: v for k, v in asdict(self.settings).items() if k not in free}
         shapes = {k: list(v.shape) for k, v in self.model.state_dict().items()}
-        return {**settings, "shapes": shapes}
+        # The description holds what no shape tells: heads, dropout.
+        return {**settings, **self.data, "shapes": shapes, "model": str(self.model)}
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -100,3 +100,40 @@ def test_personalisation_by_hand():
     assert same["wasserstein"] == pytest.approx(0) and same["stars"] == 3
     floor = m.personalisation(popularity, np.array([[3, 3]]), np.array([2, 2]), floor=0.1)
     assert floor["wasserstein"] == pytest.approx(1.0)
+
+
+def test_a_cut_beyond_the_catalogue_finds_every_target():
+    scores = np.random.default_rng(1).random((50, 7))
+    ranks = m.target_ranks(scores, np.arange(50) % 7)
+    assert ranks.max() <= 7 and m.hit_rate(ranks, 300) == 1 and m.hit_rate(ranks, 6) < 1
+    assert m.mrr(ranks, 300) == pytest.approx((1 / ranks).mean(), rel=1e-12)
+
+
+def test_ranks_ignore_how_items_are_numbered():
+    rng = np.random.default_rng(2)
+    scores, targets = rng.integers(0, 5, (20, 9)).astype(float), rng.integers(0, 9, 20)
+    order = rng.permutation(9)
+    place = np.argsort(order)
+    assert m.target_ranks(scores[:, order], place[targets]).tolist() == m.target_ranks(
+        scores, targets).tolist()
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_gini_and_distance_equal_their_definitions(seed):
+    rng = np.random.default_rng(seed)
+    popularity = 10 ** rng.uniform(-1, 2, 8)
+    recommended, behaviour = rng.integers(0, 8, (4, 3)), rng.integers(0, 8, 12)
+    result = m.personalisation(popularity, recommended, behaviour, floor=0.1)
+    x = np.bincount(recommended.ravel(), minlength=8)
+    assert result["gini"] == pytest.approx(
+        np.abs(x[:, None] - x).sum() / (2 * 8 * 8 * x.mean()), abs=1e-12)
+    # Two samples of one size: the distance is the mean gap between their sorted values.
+    a, b = (np.sort(np.log10(popularity[i.ravel()])) for i in (recommended, behaviour))
+    assert result["wasserstein"] == pytest.approx(np.abs(a - b).mean(), abs=1e-9)
+
+
+@pytest.mark.parametrize("decades, stars", [(0.0, 3), (0.24, 3), (0.26, 2), (0.49, 2), (0.51, 1)])
+def test_stars_follow_their_thresholds(decades, stars):
+    popularity = np.array([10.0, 10.0 ** (1 + decades)])
+    result = m.personalisation(popularity, np.array([[1]]), np.array([0]), floor=0.1)
+    assert result["wasserstein"] == pytest.approx(decades) and result["stars"] == stars

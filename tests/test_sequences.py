@@ -135,3 +135,100 @@ def test_counts_of_the_small_real_data(data_folder):
     made = build_sequences(load("ml-latest-small").ratings)
     assert made.funnel.iloc[0][["users", "movies", "ratings"]].tolist() == [610, 9724, 100836]
     assert made.funnel.iloc[-1][["users", "movies", "ratings"]].tolist() == [345, 2632, 13077]
+
+
+@given(rows, st.integers(0, 2), st.sampled_from([None, 3.0, 5.0]), st.sampled_from([0.4, 1.0]),
+       st.randoms(use_true_random=False))
+def test_every_setting_together(rows, cut, least, share, shuffle):
+    """Rows in any order, a filter or none, and a sample that takes whole users."""
+    shuffle.shuffle(rows)
+    ratings = pd.DataFrame(rows, columns=["userId", "movieId", "rating", "timestamp"])
+    whole = slow(ratings, SequenceSettings(1, 9, cut, min_rating=least or 0.0))
+    settings = SequenceSettings(1, 9, cut, least, share, seed=4)
+    try:
+        made = build_sequences(ratings, settings)
+    except ValueError as error:
+        assert "no user is left" in str(error) and (share < 1 or not whole)
+        return
+    got = {u: made.catalogue[made[i]].tolist() for i, u in enumerate(made.users)}
+    assert got == {u: whole[u] for u in got}
+    if share == 1:
+        assert got == whole
+    funnel = made.funnel.set_index(made.funnel.step.str[0]).users
+    assert funnel["4"] == (round(share * funnel["3"]) if share < 1 else funnel["3"])
+
+
+def test_funnel_with_a_cut_and_a_sample_by_hand():
+    ratings = pd.DataFrame({
+        "userId": np.repeat([1, 2, 3, 4, 5], [1, 3, 4, 4, 4]),
+        "movieId": [9, 8, 1, 2, 8, 1, 2, 3, 8, 1, 2, 3, 8, 1, 2, 3],
+        "rating": [5.0] * 15 + [1.0], "timestamp": range(16)})
+    made = build_sequences(ratings, SequenceSettings(3, 5, 1, 3.0, 0.67, seed=0))
+    counts = made.funnel[["users", "movies", "ratings"]].values.tolist()
+    # User 1 has one film, so nothing is left of her; user 2 is too short; films 8 and 9 are cut.
+    assert counts[:4] == [[5, 5, 16], [4, 3, 11], [3, 3, 9], [2, 3, 6]]
+    assert counts[4][0] == counts[5][0] == 2 and set(made.users) < {3, 4, 5}
+    assert counts[5][2] == 6 - (5 in made.users)
+    assert "2 users too short" in made.funnel.note[2]
+
+
+def test_times_finer_than_a_second_and_dates():
+    frame = pd.DataFrame({"userId": 1, "movieId": [1, 2, 3]})
+    dates = pd.to_datetime(["2020-01-03", "2020-01-01", "2020-01-02"])
+    for times in ([0.9, 0.2, 0.5], dates):
+        made = build_sequences(frame.assign(timestamp=times), SequenceSettings(1))
+        assert made.catalogue[made[0]].tolist() == [2, 3, 1]
+
+
+@pytest.mark.parametrize("column", ["userId", "movieId", "timestamp"])
+def test_a_missing_value_is_refused(column):
+    frame = pd.DataFrame({"userId": [1, 1, 1], "movieId": [1, 2, 3], "timestamp": [1, 2, 3]})
+    frame[column] = frame[column].astype(float)
+    frame.loc[1, column] = np.nan
+    with pytest.raises(ValueError, match=f"1 of 3 ratings have no {column}"):
+        build_sequences(frame)
+
+
+def test_hash_tells_users_films_and_parts_apart():
+    ratings = pd.DataFrame({"userId": np.repeat(np.arange(9), 2), "movieId": [1, 2] * 9,
+                            "timestamp": [0, 1] * 9})
+    a, folds = build_sequences(ratings, SequenceSettings(1)), k_folds(9, 3)
+    swapped = [type(f)(f.index, f.train, f.test, f.validation) for f in folds]
+    others = [build_sequences(changed, SequenceSettings(1)) for changed in (
+        ratings.assign(userId=ratings.userId + 1), ratings.assign(movieId=ratings.movieId * 2))]
+    hashes = [split_hash(a, folds), split_hash(a, swapped), split_hash(a, folds[::-1]),
+              *(split_hash(o, folds) for o in others)]
+    assert len(set(hashes)) == 5
+    assert split_hash(build_sequences(ratings, SequenceSettings(1)), k_folds(9, 3)) == hashes[0]
+
+
+def test_ten_folds_are_80_10_10_and_seeded():
+    for fold in k_folds(200, 10, seed=1):
+        assert [len(fold.train), len(fold.validation), len(fold.test)] == [160, 20, 20]
+    again, other = k_folds(200, 10, seed=1), k_folds(200, 10, seed=2)
+    first = k_folds(200, 10, seed=1)
+    assert all(np.array_equal(a.test, b.test) for a, b in zip(first, again, strict=True))
+    assert not any(np.array_equal(a.test, b.test) for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize("wide", [0, 2**40])
+def test_many_ties_keep_the_order_of_the_file(wide):
+    """Enough rows that a sort which is not stable would mix them."""
+    films = np.random.default_rng(0).permutation(400)
+    ratings = pd.DataFrame({"userId": wide + np.arange(400) % 5, "movieId": films, "timestamp": 7})
+    made = build_sequences(ratings, SequenceSettings(1))
+    for u in range(5):
+        assert made.catalogue[made[u]].tolist() == films[u::5].tolist()
+
+
+def test_nobody_is_drawn_twice():
+    ratings = pd.DataFrame({"userId": np.repeat(np.arange(100), 2), "movieId": [1, 2] * 100,
+                            "timestamp": 0})
+    users = build_sequences(ratings, SequenceSettings(1, random_sample=0.8)).users
+    assert len(users) == 80 and (np.diff(users) > 0).all()
+
+
+def test_each_fold_validates_on_the_next_test_part():
+    folds = k_folds(30, 10)
+    for fold, following in zip(folds, [*folds[1:], folds[0]], strict=True):
+        assert fold.validation.tolist() == following.test.tolist()

@@ -52,7 +52,7 @@ class MarkovChain:
 
     def score(self, histories: list[np.ndarray]) -> np.ndarray:
         """float32 (B, V): the probabilities that follow each history's last item."""
-        last = np.array([history[-1] for history in histories])
+        last = np.array([history[-1] for history in histories], dtype=np.int64)
         smoothed = self.counts[last].toarray() + self.smoothing * self.shares
         return smoothed / (self.totals[last, None] + self.smoothing).astype(np.float32)
 

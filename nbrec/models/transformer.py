@@ -70,6 +70,9 @@ class TransformerBlock(nn.Module):
         self.norm_ff = nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
 
+    def extra_repr(self) -> str:
+        return f"n_heads={self.n_heads}"  # no weight's shape tells it
+
     def forward(self, h: Tensor) -> Tensor:
         """(B, L, D) -> (B, L, D); output t depends on inputs 0..t only."""
         a = self.norm_attention(h + self.dropout(self.attention(h)))

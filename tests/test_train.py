@@ -1,0 +1,182 @@
+"""Training: the same weights as a plain loop, and clear words where it cannot go on."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from nbrec import train as training
+from nbrec.models.next_item import transformer
+from nbrec.sequences import Sequences
+from nbrec.train import TrainSettings, fit
+
+
+def data(seed=0, users=20, n_items=12, shortest=2, longest=9):
+    rng = np.random.default_rng(seed)
+    parts = [rng.integers(0, n_items, rng.integers(shortest, longest)) for _ in range(users)]
+    offsets = np.concatenate(([0], np.cumsum([len(p) for p in parts])))
+    return Sequences(np.arange(users), np.concatenate(parts).astype(np.int32), offsets,
+                     np.arange(n_items))
+
+
+def model(n_heads=2, dropout=0.0, n_items=12, max_length=9):
+    torch.manual_seed(0)
+    return transformer(n_items, d_model=8, n_heads=n_heads, dropout=dropout,
+                       max_length=max_length)
+
+
+def losses_of(net, sequences):
+    """Summed loss and number of predictions, one user at a time."""
+    total, n = 0.0, 0
+    for u in range(len(sequences)):
+        s = torch.from_numpy(sequences[u].astype(np.int64))
+        total = total + F.cross_entropy(net.output(net(s[None, :-1]))[0], s[1:], reduction="sum")
+        n += len(s) - 1
+    return total, n
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_weights_and_validation_loss_equal_a_plain_loop_in_float64(groups):
+    train, held = data(), data(1)
+    settings = TrainSettings(learning_rate=0.01, weight_decay=0.1, batch_size=8, max_epochs=3,
+                             groups=groups, seed=5)
+    fast = model().double()
+    history = fit(fast, train, held, settings)
+    plain = model().double()
+    start = {k: v.clone() for k, v in plain.state_dict().items()}
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=0.01, weight_decay=0.1)
+    validation, weights = [], []
+    for epoch in range(3):
+        order = np.random.default_rng((5, epoch)).permutation(len(train))
+        for begin in range(0, len(order), 8):
+            total, n = losses_of(plain, train.select(order[begin : begin + 8]))
+            optimizer.zero_grad()
+            (total / n).backward()
+            optimizer.step()
+        with torch.no_grad():
+            total, n = losses_of(plain, held)
+        validation.append(total.item() / n)
+        weights.append({k: v.clone() for k, v in plain.state_dict().items()})
+    assert history.validation_loss == pytest.approx(validation, rel=1e-10)
+    best = weights[history.best_epoch]
+    assert history.best_epoch == int(np.argmin(validation))
+    for name, value in fast.state_dict().items():
+        assert torch.allclose(value, best[name], atol=1e-9), name
+        assert not torch.allclose(value, start[name], atol=1e-3), name
+
+
+@pytest.mark.parametrize("change", [
+    {"train": data(7)}, {"held": data(8)}, {"n_heads": 4}, {"dropout": 0.5},
+    {"learning_rate": 0.5}, {"seed": 9},
+])
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, change):
+    """Above all that of another fold: its training users may be tested here."""
+    def run(train=data(), held=data(1), n_heads=2, dropout=0.1, **settings):  # noqa: B008
+        return fit(model(n_heads, dropout), train, held,
+                   TrainSettings(batch_size=8, **{"max_epochs": 1} | settings),
+                   checkpoint=tmp_path / "c.safetensors")
+
+    first = run()
+    with pytest.raises(ValueError, match="belongs to another run"):
+        run(**change)
+    on = run(max_epochs=2, groups=2, patience=9)  # how long and how packed may change
+    assert on.train_loss[:1] == first.train_loss and len(on.train_loss) == 2
+
+
+def test_a_refused_checkpoint_says_what_differs(tmp_path):
+    path = tmp_path / "c.safetensors"
+    fit(model(), data(), data(), TrainSettings(max_epochs=1), checkpoint=path)
+    with pytest.raises(ValueError) as error:
+        fit(model(), data(), data(), TrainSettings(max_epochs=1, batch_size=7), checkpoint=path)
+    lines = str(error.value).splitlines()
+    assert lines[1:-1] == ["  batch_size: it has 128, asked for 7"]
+
+
+def test_a_kill_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "c.safetensors"
+    fit(model(), data(), data(1), TrainSettings(max_epochs=1, batch_size=8), checkpoint=path)
+    before = path.read_bytes()
+
+    def killed(tensors, target, metadata):
+        target.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "save_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model(), data(), data(1), TrainSettings(max_epochs=2, batch_size=8), checkpoint=path)
+    assert path.read_bytes() == before
+
+
+def test_a_finished_run_gives_its_best_weights_again(tmp_path):
+    path, settings = tmp_path / "c.safetensors", TrainSettings(
+        learning_rate=0.1, max_epochs=30, patience=1, batch_size=8)
+    first, again = model(), model()
+    a = fit(first, data(), data(1), settings, checkpoint=path)
+    assert a.best_epoch < len(a.train_loss) - 1 < 29  # stopped early, after its best epoch
+    b = fit(again, data(), data(1), settings, checkpoint=path)
+    assert a == b
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in first.state_dict().items())
+
+
+def test_data_that_cannot_train_are_refused():
+    good = data()
+    for wrong, message in ((good.select([]), "has 0 sequences"),
+                           (data(shortest=1, longest=2), "the shortest of 1 items"),
+                           (data(n_items=13), "knows 12 items")):
+        for pair, part in (((wrong, good), "training"), ((good, wrong), "validation")):
+            with pytest.raises(ValueError, match=message) as error:
+                fit(model(), *pair)
+            assert part in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "max_epochs", "groups"])
+def test_impossible_settings_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name}=0: expected 1 or more"):
+        TrainSettings(**{name: 0})
+
+
+def test_a_precision_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="precision='fp8'"):
+        fit(model(), data(), data(), TrainSettings(precision="fp8"))
+
+
+def test_a_validation_loss_that_is_not_a_number_stops_the_run():
+    net, train, held = model(n_items=13), data(n_items=13), data(1, n_items=13)
+    held.items[:] = 12  # an item that no training user has
+    train.items[train.items == 12] = 0
+    with torch.no_grad():
+        net.embedding.weight[12] = float("nan")  # an input in validation alone
+    with pytest.raises(FloatingPointError, match="validation loss of epoch 1 is nan"):
+        fit(net, train, held, TrainSettings(max_epochs=2))
+
+
+def test_bf16_trains_almost_like_fp32():
+    ends = [fit(model(), data(), data(1), TrainSettings(
+        learning_rate=0.01, max_epochs=4, batch_size=8, precision=p)).train_loss
+        for p in ("fp32", "bf16")]
+    assert ends[0] == pytest.approx(ends[1], rel=0.02) and ends[0] != ends[1]
+    assert ends[0][-1] < 0.97 * ends[0][0]
+
+
+def test_the_bar_shows_the_loss_within_an_epoch(monkeypatch, capsys):
+    clock = iter(range(0, 10**6, 2))  # two seconds pass between two looks
+    monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
+    fit(model(), data(), data(1), TrainSettings(max_epochs=1, batch_size=5), progress=True)
+    shown = [line for line in capsys.readouterr().err.split("\r") if "0/1" in line]
+    assert sum("epoch=1" in line and "loss=" in line for line in shown) >= 4
+
+
+def test_training_leaves_the_callers_random_numbers_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    net = model(dropout=0.3)
+    torch.manual_seed(3)
+    fit(net, data(), data(1), TrainSettings(max_epochs=1))
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_every_epoch_drops_other_units():
+    """One user and no learning: all that can change between epochs is the dropout."""
+    one, still = data(users=1, shortest=8), TrainSettings(learning_rate=0.0, max_epochs=3)
+    assert len(set(fit(model(dropout=0.5), one, one, still).train_loss)) == 3
+    assert len(set(fit(model(dropout=0.0), one, one, still).train_loss)) == 1

@@ -1,0 +1,68 @@
+"""What stands before, around and between the Transformer's blocks."""
+
+import math
+
+import numpy as np
+import torch
+
+from nbrec.models.next_item import NextItemModel, transformer
+from nbrec.models.transformer import TransformerBlock, sinusoidal_positions
+
+
+def test_inputs_by_hand():
+    """Embedding times sqrt(d), plus the position (thesis section 3.2.1)."""
+    model = transformer(5, d_model=4, n_heads=2, max_length=8).double().eval()
+    m = model.embedding.weight
+    h = model.inputs(torch.tensor([[3, 0, 3]]))[0]
+    p = [[0, 1, 0, 1]] + [[math.sin(t), math.cos(t), math.sin(t / 100), math.cos(t / 100)]
+                          for t in (1, 2)]
+    expected = torch.stack([2 * m[3], 2 * m[0], 2 * m[3]]) + torch.tensor(p, dtype=m.dtype)
+    assert torch.allclose(h, expected, atol=1e-7)
+
+
+def test_without_positions_the_embedding_is_the_input():
+    model = NextItemModel(5, [], d_model=4, positions=False).eval()
+    items = torch.tensor([[3, 0, 3]])
+    assert torch.equal(model(items), model.embedding(items))
+
+
+def test_a_shift_of_positions_is_one_rotation():
+    """p_(t+s) is a linear function of p_t, the same for every t (Vaswani et al., section 3.5)."""
+    d, shift = 8, 5
+    p = sinusoidal_positions(60, d).double().numpy()
+    rotate = np.zeros((d, d))
+    for j in range(0, d, 2):
+        w = shift / 10000 ** (j / d)
+        rotate[j : j + 2, j : j + 2] = [[math.cos(w), math.sin(w)], [-math.sin(w), math.cos(w)]]
+    assert np.allclose(p[:-shift] @ rotate.T, p[shift:], atol=1e-5)
+    assert not np.allclose(p[:-shift], p[shift:], atol=0.1)
+
+
+def test_dropout_stands_where_the_equations_have_it():
+    """With everything dropped, a block is two LayerNorms, and the model's input is zero."""
+    torch.manual_seed(0)
+    block = TransformerBlock(8, n_heads=2, dropout=0.999999).train()
+    h = torch.randn(2, 5, 8)
+    assert torch.allclose(block(h), block.norm_ff(block.norm_attention(h)), atol=1e-6)
+    assert not torch.allclose(block.eval()(h), block.norm_ff(block.norm_attention(h)), atol=1e-2)
+    model = transformer(9, d_model=8, n_heads=2, dropout=0.999999).train()
+    items = torch.tensor([[1, 2, 3]])
+    assert (model.inputs(items) == 0).all() and (model.eval().inputs(items) != 0).any()
+
+
+def test_defaults_are_those_of_the_thesis():
+    """Thesis Table 3.1: width 512, 2 layers, 8 heads; the feed-forward net is 4 d wide."""
+    with torch.device("meta"):
+        blocks = [TransformerBlock(512)]
+    model = transformer(7)
+    assert model.embedding.embedding_dim == 512 and len(model.blocks) == 2
+    for block in [*model.blocks, *blocks]:
+        assert block.n_heads == 8 and block.w_1.out_features == 2048
+        assert block.dropout.p == 0.1
+    assert model.output.bias is not None and model.blocks[0].w_qkv.bias is None
+
+
+def test_scaled_embeddings_start_with_variance_one():
+    torch.manual_seed(0)
+    model = transformer(2000, d_model=64)
+    assert abs((model.embedding.weight * model.scale).std().item() - 1) < 0.02
