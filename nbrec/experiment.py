@@ -161,6 +161,10 @@ def run(
     A record counts as valid if data, split, settings, evaluation and seed are those asked for now.
     A damaged record, or one of other settings, is run again into its place.
 
+    A run that is repeated, or killed and resumed, gives the same numbers to the last digit on the
+    same number of threads. Another number adds floats in another order, and over many epochs of
+    training a network drifts apart; every record states its threads.
+
     Args:
         profile: a Profile or its name.
         models, variants, folds: which of the profile's; by default all.

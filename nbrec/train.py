@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -328,16 +328,9 @@ def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-class seeded:
+@contextmanager
+def seeded(*entropy: int) -> Iterator[None]:
     """Torch's generators seeded inside, and as they were outside."""
-
-    def __init__(self, *entropy: int):
-        self.seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
-
-    def __enter__(self):
-        self.fork = torch.random.fork_rng()
-        self.fork.__enter__()
-        torch.manual_seed(self.seed)
-
-    def __exit__(self, *error):
-        self.fork.__exit__(*error)
+    with torch.random.fork_rng():
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        yield
