@@ -18,7 +18,8 @@ from nbrec.sequences import Sequences
 from nbrec.train import History, TrainSettings
 
 CLASSICAL = {"popularity": Popularity, "markov": MarkovChain, "ease": EASE, "item-knn": ItemKNN}
-NEURAL = {"transformer": next_item.transformer}
+NEURAL = {"transformer": next_item.transformer, "mamba": next_item.mamba,
+          "xlstm": next_item.xlstm}
 
 
 def create(name: str, **settings):

@@ -7,7 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from nbrec.models.mamba import MambaBlock
 from nbrec.models.transformer import TransformerBlock, sinusoidal_positions
+from nbrec.models.xlstm import MLSTMBlock, SLSTMBlock
 
 
 class NextItemModel(nn.Module):
@@ -15,7 +17,7 @@ class NextItemModel(nn.Module):
 
         h_t^0 = Dropout(m_i sqrt(d) + p_t)      m_i: the embedding of item i, p_t: its position
         H^l = block_l(H^(l-1))
-        y_t = h_t^L W_out + b_out               (thesis eq. 3.5)
+        y_t = LayerNorm(h_t^L) W_out + b_out    (thesis eq. 3.5 and 3.11)
 
     Args:
         n_items: size V of the catalogue.
@@ -25,15 +27,19 @@ class NextItemModel(nn.Module):
         dropout: on the first layer, in [0, 1).
         positions: add sinusoidal positions and scale the embedding by sqrt(d), as a Transformer
             needs and a recurrent backbone does not.
+        final_norm: whether there is a LayerNorm before the output layer, as a stack of blocks with
+            a bare residual needs.
         output_bias: whether the output layer has b_out.
     """
 
     def __init__(self, n_items: int, blocks: list[nn.Module], d_model: int, max_length: int = 90,
-                 dropout: float = 0.1, positions: bool = True, output_bias: bool = True):
+                 dropout: float = 0.1, positions: bool = True, final_norm: bool = False,
+                 output_bias: bool = True):
         super().__init__()
         self.max_length = max_length
         self.embedding = nn.Embedding(n_items, d_model)
         self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.LayerNorm(d_model) if final_norm else nn.Identity()
         self.output = nn.Linear(d_model, n_items, bias=output_bias)
         self.dropout = nn.Dropout(dropout)
         self.scale = math.sqrt(d_model) if positions else 1.0
@@ -52,14 +58,42 @@ class NextItemModel(nn.Module):
         return self.dropout(h)
 
     def forward(self, items: Tensor) -> Tensor:
-        """H^L: int64 (B, L) catalogue indices, padded on the right -> float (B, L, D).
+        """What enters the output layer: int64 (B, L), padded on the right -> float (B, L, D).
 
         What stands at padded positions is meaningless and must be dropped.
         """
         h = self.inputs(items)
         for block in self.blocks:
             h = block(h)
-        return h
+        return self.norm(h)
+
+    @torch.inference_mode()
+    def step(self, items: Tensor, state: tuple | None = None) -> tuple[Tensor, tuple]:
+        """``forward`` for one more item of each sequence, without looking at the others again.
+
+        Args:
+            items: int64 (B,), catalogue indices.
+            state: what the previous call returned; None before the first item.
+
+        Returns:
+            float (B, D), what enters the output layer, and the new state. The state of recurrent
+            blocks has one size for ever; that of attention grows with every item.
+
+        Raises:
+            ValueError: there are positions, and none is left for this item.
+        """
+        t, states = state or (0, [None] * len(self.blocks))
+        h = self.embedding(items) * self.scale
+        if self.positions is not None:
+            if t >= self.max_length:
+                raise ValueError(f"item {t + 1} has no position: max_length={self.max_length}. "
+                                 "Start again from the last items")
+            h = h + self.positions[t]
+        h, after = self.dropout(h), []
+        for block, before in zip(self.blocks, states, strict=True):
+            h, new = block.step(h, before)
+            after.append(new)
+        return self.norm(h), (t + 1, after)
 
     @torch.inference_mode()
     def score(self, items: Tensor, lengths: Tensor) -> Tensor:
@@ -82,3 +116,32 @@ def transformer(n_items: int, d_model: int = 512, n_layers: int = 2, n_heads: in
     """The thesis's Transformer; the defaults are those of its Table 3.1."""
     blocks = [TransformerBlock(d_model, n_heads, d_ff, dropout) for _ in range(n_layers)]
     return NextItemModel(n_items, blocks, d_model, max_length, dropout)
+
+
+def mamba(n_items: int, d_model: int = 512, n_layers: int = 2, d_state: int = 16, d_conv: int = 8,
+          expand: int = 2, dropout: float = 0.1, max_length: int = 90, residual: bool = True,
+          zoh: bool = False) -> NextItemModel:
+    """The thesis's Mamba; the defaults are those of its Table 3.3."""
+    blocks = [MambaBlock(d_model, d_state, d_conv, expand, dropout, residual, zoh)
+              for _ in range(n_layers)]
+    return _recurrent(n_items, blocks, d_model, max_length)
+
+
+def xlstm(n_items: int, d_model: int = 512, n_layers: int = 2, n_heads: int = 8, expand: int = 2,
+          dropout: float = 0.1, max_length: int = 90, form: str = "thesis",
+          slstm_at: tuple[int, ...] = ()) -> NextItemModel:
+    """The thesis's xLSTM; the defaults are those of its Table 3.5.
+
+    The layers named in ``slstm_at`` (from 0) are sLSTM blocks, the others mLSTM blocks in the
+    given form: ``()`` is xLSTM[1:0], all layers are xLSTM[0:1].
+    """
+    blocks = [SLSTMBlock(d_model, n_heads, dropout) if layer in slstm_at else
+              MLSTMBlock(d_model, n_heads, expand, dropout, form) for layer in range(n_layers)]
+    return _recurrent(n_items, blocks, d_model, max_length)
+
+
+def _recurrent(n_items: int, blocks: list[nn.Module], d_model: int, max_length: int
+               ) -> NextItemModel:
+    """Blocks that know the order by themselves (thesis sections 3.3.1 and 3.4.1)."""
+    return NextItemModel(n_items, blocks, d_model, max_length, dropout=0.0, positions=False,
+                         final_norm=True, output_bias=False)

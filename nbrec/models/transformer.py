@@ -79,6 +79,20 @@ class TransformerBlock(nn.Module):
         ff = self.w_2(F.relu(self.w_1(a)))
         return self.norm_ff(a + self.dropout(ff))
 
+    def step(self, h: Tensor, state: tuple[Tensor, Tensor] | None = None
+             ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The block for one more item: float (B, D) and the last state -> (B, D), new state.
+
+        The state holds keys and values of all items so far, so it grows by one row an item.
+        """
+        q, k, v = self._heads(h[:, None])
+        if state is not None:
+            k, v = torch.cat((state[0], k), 2), torch.cat((state[1], v), 2)
+        heads = F.scaled_dot_product_attention(q, k, v)
+        a = self.norm_attention(h + self.dropout(self.w_o(heads.flatten(1))))
+        ff = self.w_2(F.relu(self.w_1(a)))
+        return self.norm_ff(a + self.dropout(ff)), (k, v)
+
     def attention(self, h: Tensor) -> Tensor:
         """MHA, (B, L, D) -> (B, L, D), without ever holding the L x L weights."""
         q, k, v = self._heads(h)

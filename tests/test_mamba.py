@@ -1,0 +1,210 @@
+"""The selective scan and the Mamba block, against loops from the papers and transformers' own."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+from transformers import MambaConfig
+from transformers.models.mamba.modeling_mamba import MambaMixer
+
+from nbrec.models import mamba
+from nbrec.models.mamba import (
+    MambaBlock,
+    causal_conv,
+    selective_scan,
+    selective_scan_recurrent,
+)
+
+
+def scan_inputs(batch=2, length=13, width=5, states=3, seed=0, dtype=torch.float64):
+    torch.manual_seed(seed)
+    u = torch.randn(batch, length, width, dtype=dtype)
+    delta = F.softplus(torch.randn(batch, length, width, dtype=dtype))
+    A = -torch.rand(width, states, dtype=dtype).mul(4).add(0.01)
+    B, C = torch.randn(2, batch, length, states, dtype=dtype)
+    D = torch.randn(width, dtype=dtype)
+    return [x.requires_grad_() for x in (u, delta, A, B, C, D)]
+
+
+def values_and_gradients(function, inputs, **settings):
+    y = function(*inputs, **settings)
+    torch.manual_seed(9)
+    return [y, *torch.autograd.grad((y * torch.randn(y.shape).to(y)).sum(), inputs)]
+
+
+def assert_equal(found, expected, tolerance=1e-9):
+    for a, b in zip(found, expected, strict=True):
+        assert b.abs().max() > 1e-3, "a zero would prove nothing"
+        assert (a - b).abs().max() <= tolerance * max(1.0, b.abs().max().item())
+
+
+def by_the_paper(u, delta, A, B, C, D, zoh):
+    """Scalars only: every inner dimension and every state number is an SSM of its own."""
+    y = torch.zeros_like(u)
+    for b in range(u.shape[0]):
+        for d in range(u.shape[2]):
+            h = [0.0] * A.shape[1]
+            for t in range(u.shape[1]):
+                step = delta[b, t, d].item()
+                for n in range(A.shape[1]):
+                    a = A[d, n].item()
+                    gain = (math.exp(step * a) - 1) / a if zoh else step
+                    h[n] = math.exp(step * a) * h[n] + gain * B[b, t, n].item() * u[b, t, d].item()
+                y[b, t, d] = sum(C[b, t, n].item() * h[n] for n in range(A.shape[1]))
+                y[b, t, d] += D[d].item() * u[b, t, d].item()
+    return y
+
+
+@pytest.mark.parametrize("zoh", [False, True])
+def test_recurrence_is_that_of_the_paper(zoh):
+    inputs = [x.detach() for x in scan_inputs()]
+    assert_equal([selective_scan_recurrent(*inputs, zoh=zoh)], [by_the_paper(*inputs, zoh)])
+
+
+@pytest.mark.parametrize("zoh", [False, True])
+@pytest.mark.parametrize("steps", [1, 4, 13, 100])
+@pytest.mark.parametrize("skip", [False, True])
+def test_scan_in_chunks_equals_the_recurrence(monkeypatch, zoh, steps, skip):
+    inputs = scan_inputs()[: 6 if skip else 5]
+    monkeypatch.setitem(mamba.CHUNK_STATES, "cpu", steps * 2 * 5 * 3)
+    assert_equal(values_and_gradients(selective_scan, inputs, zoh=zoh),
+                 values_and_gradients(selective_scan_recurrent, inputs, zoh=zoh))
+
+
+def test_scan_equals_transformers():
+    from transformers.models.mamba.modeling_mamba import mamba_selective_scan
+    u, delta, A, B, C, D = (x.detach().float().double() for x in scan_inputs())  # it rounds
+    its = mamba_selective_scan(u.mT, delta.mT, A, B.mT, C.mT, D=D)
+    assert_equal([selective_scan(u, delta, A, B, C, D)], [its.mT])
+
+
+def test_a_single_item_forgets_nothing():
+    inputs = scan_inputs(length=1)
+    found = values_and_gradients(selective_scan, inputs)
+    expected = values_and_gradients(selective_scan_recurrent, inputs)
+    assert (found.pop(3) == 0).all() and (expected.pop(3) == 0).all()  # A has nothing to act on
+    assert_equal(found, expected)
+
+
+def test_zoh_is_the_exact_solution_for_a_constant_input():
+    """h' = a h + b u with constant u: h(t) = b u (exp(a t) - 1) / a, however it is cut in steps."""
+    a, steps = -0.7, 10
+    u, B, C = torch.ones(1, steps, 1), torch.full((1, steps, 1), 2.0), torch.ones(1, steps, 1)
+    delta = torch.full((1, steps, 1), 0.3)
+    exact = 2.0 * (math.exp(a * 3.0) - 1) / a
+    args = [x.double() for x in (u, delta, torch.tensor([[a]]), B, C)]
+    assert selective_scan(*args, zoh=True)[0, -1, 0].item() == pytest.approx(exact, rel=1e-7)
+    assert selective_scan(*args)[0, -1, 0].item() > 1.05 * exact  # the simple step overshoots
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_extreme_steps_stay_finite(dtype):
+    u, delta, A, B, C, _ = scan_inputs(length=400, dtype=torch.float32)
+    with torch.no_grad():
+        delta[:, ::3] = 50.0
+        delta[:, 1::3] = 1e-20
+    inputs = [x.detach().to(dtype).requires_grad_() for x in (u, delta, A, B, C)]
+    for x in values_and_gradients(selective_scan, inputs):
+        assert torch.isfinite(x).all() and x.dtype == dtype
+
+
+def test_no_tensor_holds_all_states():
+    """The largest tensor that the scan makes is far below (B, L, D, N)."""
+    inputs = scan_inputs(batch=1, length=3000, width=64, states=16, dtype=torch.float32)[:5]
+    largest = 0
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            nonlocal largest
+            out = function(*args, **(kwargs or {}))
+            for x in out if isinstance(out, (tuple, list)) else (out,):
+                if isinstance(x, torch.Tensor):
+                    largest = max(largest, x.numel())
+            return out
+
+    limit, mamba.CHUNK_STATES["cpu"] = mamba.CHUNK_STATES["cpu"], 64 * 16 * 50
+    try:
+        with Watch():
+            selective_scan(*inputs).sum().backward()
+    finally:
+        mamba.CHUNK_STATES["cpu"] = limit
+    assert 64 * 16 * 50 <= largest < 3000 * 64 * 16 / 10
+
+
+def test_the_librarys_kernel_gets_what_it_expects(monkeypatch):
+    """A stand-in with the signature of mamba-ssm's scan: u, delta (B, D, L), B, C (B, N, L)."""
+    def kernel(u, delta, A, B, C):
+        assert all(x.is_contiguous() for x in (u, delta, A, B, C))
+        y = torch.zeros_like(u)
+        h = torch.zeros(*u.shape[:2], A.shape[1], dtype=u.dtype)
+        for t in range(u.shape[2]):
+            step = delta[:, :, t, None]
+            h = (step * A).exp() * h + step * B[:, None, :, t] * u[:, :, t, None]
+            y[:, :, t] = (h * C[:, None, :, t]).sum(-1)
+        return y
+
+    monkeypatch.setattr(mamba, "cuda_scan", kernel)
+    inputs = [x.detach() for x in scan_inputs()[:5]]
+    assert_equal([mamba._library_scan(*inputs)], [selective_scan_recurrent(*inputs)])
+
+
+def test_convolution_by_hand():
+    """Thesis eq. 3.9 with w = (1, 10, 100) on 1, 2, 3, 4: the item itself, one back, two back."""
+    x = torch.tensor([1.0, 2, 3, 4]).view(1, 4, 1)
+    y = causal_conv(x, torch.tensor([[1.0, 10, 100]]), torch.tensor([0.5]))
+    assert y.flatten().tolist() == [1.5, 12.5, 123.5, 234.5]
+
+
+@pytest.mark.parametrize("d_conv", [4, 8])
+def test_mixer_equals_transformers(d_conv):
+    """Same weights, same outputs and gradients. transformers rounds A, D and b to float32 inside,
+    so they are given values that this leaves alone."""
+    torch.manual_seed(0)
+    block = MambaBlock(32, d_state=4, d_conv=d_conv, dropout=0.0).double()
+    config = MambaConfig(hidden_size=32, state_size=4, conv_kernel=d_conv, expand=2,
+                         time_step_rank=2, num_hidden_layers=1, use_conv_bias=True)
+    its = MambaMixer(config, 0).double().eval()
+    with torch.no_grad():
+        block.log_a.zero_()
+        block.skip.copy_(torch.arange(64) / 64)
+        block.w_delta.bias.copy_(block.w_delta.bias.float())
+        its.A_log.zero_()
+        for mine, theirs in ((block.w_xz.weight, its.in_proj.weight),
+                             (block.conv_weight.flip(1)[:, None], its.conv1d.weight),
+                             (block.conv_bias, its.conv1d.bias), (block.skip, its.D),
+                             (block.w_rbc.weight, its.x_proj.weight),
+                             (block.w_delta.weight, its.dt_proj.weight),
+                             (block.w_delta.bias, its.dt_proj.bias),
+                             (block.w_mix.weight, its.out_proj.weight)):
+            theirs.copy_(mine)
+    x = torch.randn(2, 21, 32, dtype=torch.float64, requires_grad=True)
+    assert_equal(values_and_gradients(block.mixer, [x]), values_and_gradients(its, [x]))
+
+
+def test_initial_values_are_those_of_the_paper():
+    torch.manual_seed(0)
+    block = MambaBlock(64, d_state=16)
+    assert torch.allclose(-block.log_a.exp(), -torch.arange(1.0, 17).expand(128, 16))
+    assert (block.skip == 1).all()
+    delta = F.softplus(block.w_delta.bias)
+    assert 0.001 <= delta.min() and delta.max() <= 0.1
+    assert abs(delta.log().mean() - math.log(0.01)) < 0.3  # uniform in the logarithm
+    assert block.w_delta.weight.abs().max() <= 4**-0.5
+
+
+def test_the_literal_block_has_no_residual():
+    torch.manual_seed(0)
+    block = MambaBlock(16, dropout=0.0)
+    x = torch.randn(2, 5, 16)
+    both = block(x)
+    block.residual = False
+    assert torch.allclose(both - x, block(x), atol=1e-6) and block(x).abs().max() > 1e-3
+
+
+def test_dropout_stands_where_the_equation_has_it(monkeypatch):
+    """On Y, before the gate (thesis eq. 3.10): with everything dropped only the residual is left."""
+    block = MambaBlock(8, dropout=0.5).train()
+    monkeypatch.setattr(block.dropout, "forward", torch.zeros_like)
+    x = torch.randn(1, 4, 8)
+    assert torch.equal(block(x), x)
