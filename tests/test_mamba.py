@@ -8,13 +8,18 @@ from torch.nn import functional as F
 from transformers import MambaConfig
 from transformers.models.mamba.modeling_mamba import MambaMixer
 
-from nbrec.models import mamba
-from nbrec.models.mamba import (
-    MambaBlock,
-    causal_conv,
-    selective_scan,
-    selective_scan_recurrent,
-)
+from nbrec.models import selective_scan as scan
+from nbrec.models.mamba import MambaBlock, causal_conv
+from nbrec.models.selective_scan import selective_scan, selective_scan_recurrent
+
+
+@pytest.fixture(params=["compiled loops", "torch"])
+def way(request, monkeypatch):
+    """Both ways of the fast scan on a CPU."""
+    if request.param == "torch":
+        monkeypatch.setattr(scan, "njit", None)
+    else:
+        pytest.importorskip("numba")
 
 
 def scan_inputs(batch=2, length=13, width=5, states=3, seed=0, dtype=torch.float64):
@@ -65,21 +70,36 @@ def test_recurrence_is_that_of_the_paper(zoh):
 @pytest.mark.parametrize("zoh", [False, True])
 @pytest.mark.parametrize("steps", [1, 4, 13, 100])
 @pytest.mark.parametrize("skip", [False, True])
-def test_scan_in_chunks_equals_the_recurrence(monkeypatch, zoh, steps, skip):
+def test_scan_in_chunks_equals_the_recurrence(monkeypatch, way, zoh, steps, skip):
     inputs = scan_inputs()[: 6 if skip else 5]
-    monkeypatch.setitem(mamba.CHUNK_STATES, "cpu", steps * 2 * 5 * 3)
+    monkeypatch.setitem(scan.CHUNK_STATES, "cpu", steps * 2 * 5 * 3)
     assert_equal(values_and_gradients(selective_scan, inputs, zoh=zoh),
                  values_and_gradients(selective_scan_recurrent, inputs, zoh=zoh))
 
 
-def test_scan_equals_transformers():
+def test_a_batch_split_between_threads_equals_the_recurrence(monkeypatch):
+    inputs = scan_inputs(batch=7)[:5]
+    monkeypatch.setitem(scan.CHUNK_STATES, "cpu", 4 * 3 * 5 * 3)
+    usual = torch.get_num_threads()
+    torch.set_num_threads(3)  # parts of 3, 2 and 2 sequences
+    try:
+        assert_equal(values_and_gradients(selective_scan, inputs),
+                     values_and_gradients(selective_scan_recurrent, inputs))
+        with torch.inference_mode():
+            assert_equal([selective_scan(*inputs)], [selective_scan_recurrent(*inputs)])
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(usual)
+
+
+def test_scan_equals_transformers(way):
     from transformers.models.mamba.modeling_mamba import mamba_selective_scan
     u, delta, A, B, C, D = (x.detach().float().double() for x in scan_inputs())  # it rounds
     its = mamba_selective_scan(u.mT, delta.mT, A, B.mT, C.mT, D=D)
     assert_equal([selective_scan(u, delta, A, B, C, D)], [its.mT])
 
 
-def test_a_single_item_forgets_nothing():
+def test_a_single_item_forgets_nothing(way):
     inputs = scan_inputs(length=1)
     found = values_and_gradients(selective_scan, inputs)
     expected = values_and_gradients(selective_scan_recurrent, inputs)
@@ -99,7 +119,7 @@ def test_zoh_is_the_exact_solution_for_a_constant_input():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_extreme_steps_stay_finite(dtype):
+def test_extreme_steps_stay_finite(way, dtype):
     u, delta, A, B, C, _ = scan_inputs(length=400, dtype=torch.float32)
     with torch.no_grad():
         delta[:, ::3] = 50.0
@@ -109,7 +129,7 @@ def test_extreme_steps_stay_finite(dtype):
         assert torch.isfinite(x).all() and x.dtype == dtype
 
 
-def test_no_tensor_holds_all_states():
+def test_no_tensor_holds_all_states(monkeypatch, way):
     """The largest tensor that the scan makes is far below (B, L, D, N)."""
     inputs = scan_inputs(batch=1, length=3000, width=64, states=16, dtype=torch.float32)[:5]
     largest = 0
@@ -123,12 +143,9 @@ def test_no_tensor_holds_all_states():
                     largest = max(largest, x.numel())
             return out
 
-    limit, mamba.CHUNK_STATES["cpu"] = mamba.CHUNK_STATES["cpu"], 64 * 16 * 50
-    try:
-        with Watch():
-            selective_scan(*inputs).sum().backward()
-    finally:
-        mamba.CHUNK_STATES["cpu"] = limit
+    monkeypatch.setitem(scan.CHUNK_STATES, "cpu", 64 * 16 * 50)
+    with Watch():
+        selective_scan(*inputs).sum().backward()
     assert 64 * 16 * 50 <= largest < 3000 * 64 * 16 / 10
 
 
@@ -144,9 +161,9 @@ def test_the_librarys_kernel_gets_what_it_expects(monkeypatch):
             y[:, :, t] = (h * C[:, None, :, t]).sum(-1)
         return y
 
-    monkeypatch.setattr(mamba, "cuda_scan", kernel)
+    monkeypatch.setattr(scan, "cuda_scan", kernel)
     inputs = [x.detach() for x in scan_inputs()[:5]]
-    assert_equal([mamba._library_scan(*inputs)], [selective_scan_recurrent(*inputs)])
+    assert_equal([scan._library_scan(*inputs)], [selective_scan_recurrent(*inputs)])
 
 
 def test_convolution_by_hand():
@@ -203,7 +220,7 @@ def test_the_literal_block_has_no_residual():
 
 
 def test_dropout_stands_where_the_equation_has_it(monkeypatch):
-    """On Y, before the gate (thesis eq. 3.10): with everything dropped only the residual is left."""
+    """On Y, before the gate (thesis eq. 3.10): with all of it dropped the residual is left."""
     block = MambaBlock(8, dropout=0.5).train()
     monkeypatch.setattr(block.dropout, "forward", torch.zeros_like)
     x = torch.randn(1, 4, 8)

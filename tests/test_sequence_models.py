@@ -250,19 +250,23 @@ def test_a_rule_of_the_last_two_items_is_learnt():
 
     data = sequences([walk() for _ in range(200)], 7)
     test = sequences([walk() for _ in range(60)], 7)
+    neural = {"d_model": 32, "learning_rate": 3e-3, "batch_size": 32, "max_epochs": 25,
+              "max_length": 20, "dropout": 0.0, "device": "cpu"}
+    heads = {"n_heads": 4}
     hit = {}
-    for name, kw in {"popularity": {}, "markov": {}, "transformer": {
-            "d_model": 32, "n_heads": 4, "learning_rate": 3e-3, "batch_size": 32, "max_epochs": 25,
-            "max_length": 20, "dropout": 0.0, "device": "cpu"}}.items():
-        model = recommenders.create(name, **kw).fit(data, test)
-        hit[name] = metrics.hit_rate(evaluate(model, test, mask_seen=False).ranks, 1)
-    assert hit["transformer"] > 0.9 and max(hit["popularity"], hit["markov"]) < 0.5, hit
+    for label, kw in {
+            "popularity": {}, "markov": {}, "transformer": neural | heads, "mamba": neural,
+            "xlstm": neural | heads, "xlstm beck": neural | heads | {"form": "beck"},
+            "xlstm slstm": neural | heads | {"slstm_at": (0, 1)}}.items():
+        model = recommenders.create(label.split()[0], **kw).fit(data, test)
+        hit[label] = metrics.hit_rate(evaluate(model, test, mask_seen=False).ranks, 1)
+    assert max(hit.pop("popularity"), hit.pop("markov")) < 0.5 and min(hit.values()) > 0.9, hit
 
 
 @pytest.mark.parametrize("name", recommenders.names())
 def test_every_recommender_scores_each_history_alone(name):
     data = random_sequences(users=40)
-    kw = {} if name in recommenders.CLASSICAL else {"d_model": 8, "n_heads": 2, "max_epochs": 1}
+    kw = {} if name in recommenders.CLASSICAL else {"d_model": 8, "max_epochs": 1}
     model = recommenders.create(name, **kw).fit(data, data)
     histories = data.histories()[:7]
     together = model.score(histories)
@@ -273,9 +277,19 @@ def test_every_recommender_scores_each_history_alone(name):
     assert np.array_equal(together, again)
 
 
-def test_the_seed_decides():
+@pytest.mark.parametrize("name", recommenders.NEURAL)
+def test_a_long_history_counts_with_its_last_items(name):
     data = random_sequences()
-    a, b = (recommenders.create("transformer", d_model=8, n_heads=2, max_epochs=1, seed=s)
+    model = recommenders.create(name, d_model=8, max_epochs=1, max_length=5).fit(data, data)
+    long = np.arange(12)
+    assert np.array_equal(model.score([long]), model.score([long[-5:]]))
+    assert not np.allclose(model.score([long]), model.score([long[:5]]))
+
+
+@pytest.mark.parametrize("name", recommenders.NEURAL)
+def test_the_seed_decides(name):
+    data = random_sequences()
+    a, b = (recommenders.create(name, d_model=8, max_epochs=1, seed=s)
             .fit(data, data).score(data.histories()) for s in (0, 1))
     assert not np.allclose(a, b)
 
