@@ -213,15 +213,16 @@ def length_histogram(
 
 
 def funnel_chart(funnel: pd.DataFrame) -> Figure:
-    """What every preprocessing step leaves of users, movies and ratings.
+    """What every preprocessing step leaves of users, films and interactions.
 
     Args:
         funnel: columns step, users, movies, ratings, as `Sequences.funnel`.
     """
-    parts = [("users", BLUE), ("movies", "#009E73"), ("ratings", "#E69F00")]
+    parts = [("users", "users", BLUE), ("movies", "films", "#009E73"),
+             ("ratings", "interactions", "#E69F00")]
     fig, axes = plt.subplots(1, 3, sharey=True, figsize=(WIDTH, 0.42 * len(funnel) + 0.7))
     places = np.arange(len(funnel))
-    for ax, (name, colour) in zip(axes, parts, strict=True):
+    for ax, (name, title, colour) in zip(axes, parts, strict=True):
         values = funnel[name].to_numpy()
         ax.barh(places, values, color=colour, height=0.66)
         for place, value in zip(places, values, strict=True):
@@ -230,7 +231,7 @@ def funnel_chart(funnel: pd.DataFrame) -> Figure:
             ax.text(value - 0.02 * values.max() if inside else value + 0.02 * values.max(), place,
                     f"{value:,}", ha="right" if inside else "left", va="center", fontsize=8.5,
                     color=(PAPER if name != "ratings" else INK) if inside else INK)
-        ax.set_title(name)
+        ax.set_title(title)
         ax.set_xlim(0, 1.02 * values.max())
         ax.set_xticks([])
         ax.grid(False)
@@ -238,6 +239,92 @@ def funnel_chart(funnel: pd.DataFrame) -> Figure:
         ax.tick_params(axis="y", length=0)
     axes[0].set_yticks(places, [re.sub(r"^(\d+) ", r"\1. ", step) for step in funnel["step"]])
     axes[0].invert_yaxis()
+    return fig
+
+
+def lorenz_curves(counts: Mapping[str, np.ndarray]) -> Figure:
+    """Lorenz curves (Lorenz 1905): how unevenly interactions are spread over films, with Gini.
+
+    Films stand from the least to the most popular. The Gini coefficient is twice the area between
+    the curve and the diagonal: 0 if all films have equally many, (V - 1) / V if one has them all.
+
+    Args:
+        counts: label -> int (V,), interactions of each film; one curve each, up to four.
+    """
+    fig, ax = plt.subplots(figsize=(5.2, 4.2))
+    for (label, values), style in zip(counts.items(), ("-", "--", "-.", ":"), strict=False):
+        values = np.sort(np.asarray(values))
+        n = len(values)
+        gini = (2 * np.arange(1, n + 1) - n - 1) @ values / (n * values.sum())
+        ax.plot(np.linspace(0, 1, n + 1), np.r_[0, values.cumsum() / values.sum()], style,
+                label=f"{label}, Gini {gini:.2f}")
+    ax.plot([0, 1], [0, 1], color=MUTED, linewidth=1, label="equality")
+    ax.set(xlabel="share of the films, least popular first", ylabel="share of the interactions")
+    ax.legend()
+    return fig
+
+
+def by_position(
+    draws: Mapping[str, np.ndarray], cut: int | None = None, columns: int = 2
+) -> Figure:
+    """Measures of the items at each place of the sequence, one panel each (Fan et al. 2024).
+
+    Args:
+        draws: label of the axis -> float (R, T), the measure at T places in R random draws of the
+            users; the line is their mean, the band their 2.5% to 97.5% quantiles.
+        cut: a dotted line after this many places.
+        columns: panels side by side.
+    """
+    rows = math.ceil(len(draws) / columns)
+    fig, axes = plt.subplots(rows, columns, sharex=True, squeeze=False,
+                             figsize=(WIDTH, 2.1 * rows + 0.3))
+    for ax in axes.flat[len(draws):]:
+        ax.set_visible(False)
+    for panel, (label, values) in enumerate(draws.items()):
+        ax, places = axes.flat[panel], np.arange(1, values.shape[1] + 1)
+        low, high = np.quantile(values, [0.025, 0.975], axis=0)
+        ax.fill_between(places, low, high, color=BLUE, alpha=0.25, linewidth=0)
+        ax.plot(places, values.mean(axis=0), color=BLUE)
+        if cut:
+            ax.axvline(cut + 0.5, color=MUTED, linewidth=1, linestyle=":")
+        ax.set_ylabel(label)
+        if panel + columns >= len(draws):
+            ax.set_xlabel("place in the sequence")
+            ax.tick_params(labelbottom=True)
+    return fig
+
+
+def sample_sweep(
+    ours: pd.DataFrame, thesis: pd.DataFrame, metrics: Sequence[str] = ("hr@20", "hr@300"),
+    model: str = "item-knn", thesis_model: str = "transformer",
+) -> Figure:
+    """Accuracy against the share of the training users (thesis Table 2.1), one panel per metric.
+
+    Args:
+        ours: columns share (0..1), metric, mean, low, high; bars run from low to high.
+        thesis: column share and one of each metric; hollow markers, no interval is printed.
+        metrics: the panels.
+        model, thesis_model: whose look the two lines have.
+    """
+    fig, axes = plt.subplots(1, len(metrics), squeeze=False, figsize=(WIDTH, 3))
+    looks = [model_style(name) for name in (model, thesis_model)]
+    for ax, metric in zip(axes[0], metrics, strict=True):
+        rows = ours[ours["metric"] == metric].sort_values("share")
+        label, colour, marker = looks[0]
+        ends = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]]
+        ax.errorbar(rows["share"], rows["mean"], ends, color=colour, marker=marker, capsize=3,
+                    elinewidth=1.2, label=f"this run: {label}")
+        label, colour, marker = looks[1]
+        ax.plot(thesis["share"], thesis[metric], "--", color=colour, marker=marker, linewidth=1.2,
+                markerfacecolor=PAPER, label=f"thesis: {label}")
+        shares = np.union1d(rows["share"], thesis["share"])
+        ax.set_xscale("log")
+        ax.set_xticks(shares, [f"{share:.0%}" for share in shares])
+        ax.minorticks_off()
+        ax.set(xlabel="share of the training users", ylabel=metric_label(metric))
+        ax.set_ylim(0, 1.06 * max(rows["high"].max(), thesis[metric].max()))
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    fig.legend(handles[::-1], labels[::-1], loc="outside upper right", ncols=2)
     return fig
 
 
@@ -414,10 +501,10 @@ def metric_intervals(
     """Mean of a metric over folds with its 95% interval, one row per model, best on top.
 
     Args:
-        summary: of `records.summary`.
+        summary: of `comparison.summary`.
         metric: one or several; each has a panel, all share the order of the first.
         variant: which sequences.
-        thesis: of `records.compare_with_thesis`; its (corrected) values are hollow markers.
+        thesis: of `comparison.compare_with_thesis`; its (corrected) values are hollow markers.
     """
     metrics = [metric] if isinstance(metric, str) else list(metric)
     chosen = summary[summary["variant"] == variant].set_index(["metric", "model"])
@@ -449,9 +536,11 @@ def metric_intervals(
     axes[0][0].set_yticks(range(len(order)), [model_style(m)[0] for m in order])
     for ax in axes[0]:
         ax.tick_params(axis="y", length=0)
-    folds = int(chosen.loc[metrics[0], "n"].max())
+    n = chosen.loc[metrics[0], "n"]
+    folds = f"{n.max()}" if n.min() == n.max() else f"{n.min()} to {n.max()}"
+    whose = "" if thesis is None else "this run, "
     handles = [plt.Line2D([], [], color=MUTED, marker="o", linewidth=2.2, markersize=7,
-                          label=f"this run, mean of {folds} folds, 95% interval")]
+                          label=f"{whose}mean of {folds} folds, 95% interval")]
     if thesis is not None:
         handles.append(plt.Line2D([], [], color=INK, marker="o", markerfacecolor=PAPER,
                                   linestyle="none", label="thesis"))
@@ -623,7 +712,7 @@ def results_table(
     """Mean ± standard deviation over folds, one row per model, the best of each column in bold.
 
     Args:
-        summary: of `records.summary`, one profile and dataset.
+        summary: of `comparison.summary`, one profile and dataset.
         metrics: columns; "seconds" and other measures may be among them.
         sort: a metric to order by, best first; by default the order of the summary.
     """
@@ -658,7 +747,7 @@ def comparison_table(
     """Thesis | this run | difference for a few metrics; notes on wrong printed numbers below.
 
     Args:
-        comparison: of `records.compare_with_thesis`.
+        comparison: of `comparison.compare_with_thesis`.
         metrics: groups of columns.
     """
     chosen = comparison[comparison["metric"].isin(metrics)]

@@ -37,7 +37,7 @@ def texts(ax):
 
 
 def test_every_model_of_the_thesis_has_a_look_of_its_own():
-    from nbrec.records import thesis_table
+    from nbrec.comparison import thesis_table
 
     needed = {"popularity", "markov", "ease"}
     needed |= {m for i in range(1, 14) for m in thesis_table(f"A.{i}")["model"]}
@@ -104,6 +104,52 @@ def test_funnel_bars_are_the_numbers():
         assert texts(ax) == [f"{n:,}" for n in funnel[column]]
     assert [t.get_text() for t in plots.funnel_chart(funnel).axes[0].get_yticklabels()] == [
         "1. order", "2. cut"]
+    assert [ax.get_title(loc="left") for ax in plots.funnel_chart(funnel).axes] == [
+        "users", "films", "interactions"]
+
+
+def test_lorenz_curve_and_gini_by_hand():
+    # 1 + 1 + 2 + 6 = 10 interactions. Area under the curve: (0.05 + 0.15 + 0.3 + 0.7) / 4 = 0.3,
+    # so Gini = 1 - 2 x 0.3 = 0.4; four films alike have 0.
+    fig = plots.lorenz_curves({"original": [6, 1, 2, 1], "alike": [5, 5, 5, 5]})
+    uneven, even, diagonal = fig.axes[0].lines
+    assert uneven.get_xydata() == pytest.approx(
+        np.array([[0, 0], [0.25, 0.1], [0.5, 0.2], [0.75, 0.4], [1, 1]]))
+    assert uneven.get_label() == "original, Gini 0.40"
+    assert even.get_ydata() == pytest.approx(even.get_xdata())
+    assert even.get_label() == "alike, Gini 0.00" and diagonal.get_label() == "equality"
+
+
+def test_by_position_draws_means_and_quantiles():
+    draws = np.stack([np.arange(41.0), 100 + 2 * np.arange(41.0)], axis=1)  # (41 draws, 2 places)
+    fig = plots.by_position({"bits": draws, "films": draws + 7, "share": draws}, cut=1)
+    for ax, more in zip(fig.axes, (0, 7, 0), strict=False):
+        mean, cut = ax.lines
+        assert mean.get_xydata().tolist() == [[1, 20 + more], [2, 140 + more]]
+        assert set(cut.get_xdata()) == {1.5}
+        band = ax.collections[0].get_paths()[0].vertices
+        for place, low, high in ((1, 1, 39), (2, 102, 178)):  # the second and second last draw
+            heights = band[band[:, 0] == place, 1]
+            assert (heights.min(), heights.max()) == pytest.approx((low + more, high + more))
+    assert [ax.get_ylabel() for ax in fig.axes if ax.get_visible()] == ["bits", "films", "share"]
+
+
+def sweep():
+    ours = pd.DataFrame({"share": [1.0, 0.1, 1.0, 0.1], "mean": [0.2, 0.1, 0.7, 0.5],
+                         "metric": ["hr@20", "hr@20", "hr@300", "hr@300"],
+                         "low": [0.15, 0.07, 0.6, 0.4], "high": [0.3, 0.14, 0.8, 0.6]})
+    return ours, pd.DataFrame({"share": [0.03, 1], "hr@20": [0.08, 0.29], "hr@300": [0.47, 0.77]})
+
+
+def test_sample_sweep_has_intervals_and_the_thesis():
+    upper, lower = plots.sample_sweep(*sweep()).axes
+    (bars,) = upper.containers
+    assert bars[0].get_xydata().tolist() == [[0.1, 0.1], [1, 0.2]]  # in order of the share
+    assert [s[:, 1].tolist() for s in bars[2][0].get_segments()] == [
+        pytest.approx([0.07, 0.14]), pytest.approx([0.15, 0.3])]
+    thesis = next(line for line in lower.lines if line.get_label() == "thesis: Transformer")
+    assert thesis.get_xydata().tolist() == [[0.03, 0.47], [1, 0.77]]
+    assert [t.get_text() for t in upper.get_xticklabels()] == ["3%", "10%", "100%"]
 
 
 # --- training ------------------------------------------------------------------------------------
@@ -232,6 +278,8 @@ def test_accuracy_against_time():
     lambda: plots.accuracy_vs_time(summary()),
     lambda: plots.attention_map(np.tril(np.ones((4, 9, 9))), ["A rather long title"] * 9),
     lambda: plots.length_histogram(np.arange(1, 3000), (5, 90), log=True),
+    lambda: plots.by_position({f"measure {i}": np.ones((9, 40)) for i in range(4)}, cut=20),
+    lambda: plots.sample_sweep(*sweep()),
 ])
 def test_all_words_lie_inside_the_figure(draw):
     fig = draw()

@@ -5,12 +5,11 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbrec import metrics, records
+from nbrec import records
 
 
 def record(model="item-knn", fold=0, variant="original", ranks=(1, 5, 400), history=None, **more):
@@ -127,6 +126,30 @@ def test_no_records_at_all_is_said(tmp_path):
         records.load_records(tmp_path)
 
 
+def test_reference_records_are_found_beside_the_package_or_above_the_working_folder(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(records, "__file__", str(tmp_path / "checkout" / "nbrec" / "records.py"))
+    (deep := tmp_path / "copy" / "notebooks" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(deep)
+    for place in ("copy", "copy/notebooks/mine", "checkout"):  # each comes before those made so far
+        folder = tmp_path / place / "results" / "laptop"
+        folder.mkdir(parents=True)
+        assert records.reference_folder("laptop") == folder
+    with pytest.raises(FileNotFoundError, match="no folder results/full.*clone the repository"):
+        records.reference_folder("full")
+
+
+def test_the_committed_reference_can_be_read_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = records.reference_folder()
+    assert folder.parent.name == "results" and (folder.parents[1] / "pyproject.toml").is_file()
+    df = records.load_records(folder)
+    assert not df.duplicated(records.IDENTITY).any()
+    splits = df.groupby(["dataset", "variant"])["split_hash"].nunique()
+    assert splits.eq(1).all()  # all models on the same folds
+
+
 def test_the_key_changes_with_every_fact_and_not_with_their_order():
     facts = {"dataset": "a", "settings": {"d_model": 64, "dropout": 0.1}, "fold": 0}
     key = records.record_key(facts)
@@ -189,143 +212,6 @@ def test_records_become_rows(tmp_path):
     assert chosen["rank"].tolist() == [1, 20, 21, 400] and chosen["user"].tolist() == [0, 1, 2, 3]
     pooled = records.popularity_histograms(df.reset_index())
     assert pooled.groupby("source")["times"].sum().to_dict() == {"behaviour": 6, "recommended": 8}
-
-
-def frame(values_a, values_b, n_train=80, n_test=10, split=("s", "s")):
-    rows = []
-    for model, values, s in (("a", values_a, split[0]), ("b", values_b, split[1])):
-        for fold, value in enumerate(values):
-            rows.append({"profile": "p", "dataset": "d", "variant": "original", "model": model,
-                         "fold": fold, "ndcg@20": value, "n_train": n_train, "n_test": n_test,
-                         "split_hash": s, "seconds": 2.0})
-    return pd.DataFrame(rows)
-
-
-def test_summary_by_hand():
-    s = records.summary(frame([0.1, 0.2, 0.3], [0.5]), ["ndcg@20"]).set_index("model")
-    a = s.loc["a"]
-    assert a["n"] == 3
-    # Student's t at 97.5%, two degrees of freedom: 4.302653; times 0.1 / sqrt(3).
-    assert a[["mean", "sd"]].to_list() == pytest.approx([0.2, 0.1])
-    assert a[["low", "high"]].to_list() == pytest.approx([0.2 - 0.248414, 0.2 + 0.248414], abs=1e-6)
-    assert s.loc["b", "mean"] == 0.5 and s.loc["b", ["sd", "low", "high"]].isna().all()
-
-
-def test_corrected_t_test_by_hand():
-    # d = 0.02, 0.04, 0.06: mean 0.04, s^2 = 0.0004. With k = 3 and n_test / n_train = 1/8 the
-    # variance of the mean is (1/3 + 1/8) 0.0004 = 0.00018333, so t^2 = 8.72727. On two degrees
-    # of freedom P(|T| > t) = 1 - t / sqrt(t^2 + 2) = 0.09801.
-    result = records.paired_test(frame([0.12, 0.24, 0.36], [0.10, 0.20, 0.30]), "a", "b")
-    assert result.difference == pytest.approx(0.04)
-    assert result.p_value == pytest.approx(1 - math.sqrt(8.7272727 / 10.7272727), abs=1e-7)
-    half = 4.3026527 * math.sqrt(0.00018333333)
-    assert (result.low, result.high) == pytest.approx((0.04 - half, 0.04 + half), abs=1e-8)
-    back = records.paired_test(frame([0.12, 0.24, 0.36], [0.10, 0.20, 0.30]), "b", "a")
-    assert back.difference == pytest.approx(-0.04) and back.p_value == result.p_value
-
-
-def test_the_correction_is_stricter_than_the_plain_t_test():
-    from scipy.stats import ttest_rel
-
-    rng = np.random.default_rng(1)
-    a, b = rng.normal(0.3, 0.01, 10), rng.normal(0.29, 0.01, 10)
-    plain = ttest_rel(a, b).pvalue
-    assert records.paired_test(frame(a, b), "a", "b").p_value > plain
-    # Without any test users the correction vanishes.
-    assert records.paired_test(frame(a, b, n_test=0), "a", "b").p_value == pytest.approx(plain)
-
-
-def test_pairs_that_cannot_be_compared_are_refused():
-    with pytest.raises(ValueError, match="no fold"):
-        records.paired_test(frame([0.1, 0.2], []), "a", "b")
-    with pytest.raises(ValueError, match="two folds, there is 1"):
-        records.paired_test(frame([0.1], [0.2]), "a", "b")
-    with pytest.raises(ValueError, match="different splits"):
-        records.paired_test(frame([0.1, 0.2], [0.2, 0.3], split=("s", "other")), "a", "b")
-    same = records.paired_test(frame([0.1, 0.2], [0.1, 0.2]), "a", "b")
-    assert same.difference == 0 and same.p_value == 1
-
-
-def test_ranks_are_paired_by_fold(tmp_path):
-    for fold, (a, b) in enumerate([((1, 2), (3, 4)), ((5, 6), (7, 8))]):
-        save(tmp_path, model="item-knn", ranks=a, fold=fold)
-        save(tmp_path, model="ease", ranks=b, fold=fold)
-    save(tmp_path, model="item-knn", ranks=(9, 9), fold=2)  # ease has no such fold
-    df = records.load_records(tmp_path).sample(frac=1, random_state=0)
-    a, b = records.paired_ranks(df, "item-knn", "ease")
-    assert a.tolist() == [1, 2, 5, 6] and b.tolist() == [3, 4, 7, 8]
-
-
-def test_bootstrap_interval_is_that_of_a_mean():
-    rng = np.random.default_rng(0)
-    a, b = rng.integers(1, 100, 400), rng.integers(1, 100, 400)
-    hits_a, hits_b = metrics.hits(a, 40), metrics.hits(b, 30)
-    result = records.bootstrap_difference(hits_a, hits_b, n=20_000)
-    d = hits_a - hits_b
-    error = d.std() / math.sqrt(len(d))
-    assert result.difference == pytest.approx(d.mean())
-    assert result.low == pytest.approx(d.mean() - 1.96 * error, abs=0.1 * error)
-    assert result.high == pytest.approx(d.mean() + 1.96 * error, abs=0.1 * error)
-    assert result == records.bootstrap_difference(hits_a, hits_b, n=20_000)  # seeded
-    # Drawing users one by one, the plain way, gives the same interval.
-    plain = d[rng.integers(0, len(d), (20_000, len(d)))].mean(axis=1)
-    assert (result.low, result.high) == pytest.approx(tuple(np.quantile(plain, [0.025, 0.975])),
-                                                      abs=0.1 * error)
-    same = records.bootstrap_difference(hits_a, hits_a)
-    assert (same.difference, same.low, same.high, same.p_value) == (0, 0, 0, 1)
-
-
-def test_holm_by_hand():
-    # Ordered 0.01, 0.03, 0.04: 3 x 0.01 = 0.03; 2 x 0.03 = 0.06; 1 x 0.04, but not below 0.06.
-    assert records.holm([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
-    assert records.holm([0.9, 0.8]).max() == 1.0
-
-
-# --- the thesis ----------------------------------------------------------------------------------
-
-
-def test_thesis_tables():
-    knn = records.thesis_table("A.2")
-    row = knn.query("sequences == 'truncated' and metric == 'hr' and k == 100").iloc[0]
-    assert (row["mean"], row["std"]) == (0.5137, 0.0138)
-    assert len(records.thesis_table("5.1")) == 10
-    sweep = records.thesis_table("3.2")
-    assert sweep.loc[sweep["value"] == 512, "hr@20"].item() == 0.329
-    assert "train_users" not in sweep and "train_users" in records.thesis_table("2.1")
-    with pytest.raises(ValueError, match="no table '9.9'.*5.1.*A.13.*3.2"):
-        records.thesis_table("9.9")
-
-
-def test_tables_5_round_the_appendix_but_for_the_errata():
-    """The summary tables repeat the appendix; all that differs is listed as an erratum."""
-    for table, variant in (("5.1", "original"), ("5.2", "truncated")):
-        wide = records.thesis_table(table).set_index("model")
-        for model in wide.index:
-            details = pd.concat([records.thesis_table(f"A.{i}") for i in range(1, 14)])
-            details = details[(details["model"] == model) & (details["sequences"] == variant)]
-            for metric, k in (("hr", 1), ("hr", 20), ("hr", 300), ("ndcg", 20)):
-                value = details.query("metric == @metric and k == @k")["mean"].item()
-                printed = wide.at[model, f"{metric}@{k}"]
-                right, note = records.ERRATA.get((table, model, variant, f"{metric}@{k}"),
-                                                 (printed, ""))
-                assert abs(right - value) < 0.00051, (table, model, metric, k)
-                assert bool(note) == (abs(printed - value) >= 0.00051)
-
-
-def test_the_comparison_shows_the_erratum_and_corrects_for_it(tmp_path):
-    for fold, ndcg in enumerate([0.09, 0.11]):
-        save(tmp_path, fold=fold, metrics={"ndcg@20": ndcg, "hr@20": 0.25})
-    out = records.compare_with_thesis(records.load_records(tmp_path), "5.1").set_index("metric")
-    row = out.loc["ndcg@20"]
-    assert row["thesis"] == 0.1489 and row["corrected"] == 0.0879 and "Table A.2" in row["note"]
-    assert row["this_run"] == pytest.approx(0.1) and row["sd"] == pytest.approx(0.01 * 2**0.5)
-    assert row["difference"] == pytest.approx(0.1 - 0.0879)
-    assert row["thesis_sd"] == 0.0042 and row["n"] == 2
-    assert out.loc["hr@20", "note"] == "" and out.loc["hr@20", "difference"] == pytest.approx(0.031)
-    detailed = records.compare_with_thesis(records.load_records(tmp_path), "A.2")
-    assert detailed.set_index("metric").loc["ndcg@20", "thesis"] == 0.0879
-    with pytest.raises(ValueError, match="cannot be compared"):
-        records.compare_with_thesis(records.load_records(tmp_path), "3.2")
 
 
 # --- provenance ----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ The same function three times: ``selective_scan_recurrent`` reads like the equat
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -27,8 +28,8 @@ try:
 except ImportError:  # needs CUDA to install; everything here works without
     cuda_scan = None
 
-# Numbers of state that one chunk holds at once: a few copies of them should fit a cache.
-CHUNK_STATES = {"cpu": 250_000, "cuda": 32_000_000}
+CHUNK = 16  # steps between two states that are kept; more take memory, fewer take it as well
+CACHE = 250_000  # numbers that a compiled loop works on at once, to stay in a CPU's cache
 
 
 def selective_scan_recurrent(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor,
@@ -104,18 +105,11 @@ class _SelectiveScan(torch.autograd.Function):
         ctx.zoh = zoh
         ctx.loops = njit is not None and u.device.type == "cpu" and not zoh
         y = torch.empty(u.shape, dtype=u.dtype, device=u.device)
-        batch = len(u)
+        entering = u.new_zeros(len(u), math.ceil(u.shape[1] / CHUNK) + 1, *A.shape)
         if ctx.loops:
-            ctx.workers = min(batch, torch.get_num_threads())
-            batch = math.ceil(batch / ctx.workers)
-        limit = CHUNK_STATES.get(u.device.type, CHUNK_STATES["cuda"])
-        ctx.size = max(1, min(u.shape[1], limit // (batch * A.numel())))
-        chunks = math.ceil(u.shape[1] / ctx.size)
-        entering = u.new_zeros(len(u), chunks + 1, *A.shape)
-        if ctx.loops:
-            _in_threads(ctx.workers, _forward_loops, A, ctx.size, u, delta, B, C, y, entering)
+            _in_threads(_forward_loops, A, u, delta, B, C, y, entering)
         else:
-            _forward(A, zoh, ctx.size, u, delta, B, C, y, entering)
+            _forward(A, zoh, u, delta, B, C, y, entering)
         ctx.save_for_backward(A, u, delta, B, C, entering)
         return y
 
@@ -126,16 +120,16 @@ class _SelectiveScan(torch.autograd.Function):
         grads = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in saved[:-1]]
         tensors = *saved, grad_y.contiguous(), *grads
         if ctx.loops:
-            grad_A = sum(_in_threads(ctx.workers, _backward_loops, A, ctx.size, *tensors))
+            grad_A = sum(_in_threads(_backward_loops, A, *tensors))
         else:
-            grad_A = _backward(A, ctx.zoh, ctx.size, *tensors)
+            grad_A = _backward(A, ctx.zoh, *tensors)
         return grad_A, None, *grads
 
 
-def _forward(A: Tensor, zoh: bool, size: int, u: Tensor, delta: Tensor, B: Tensor, C: Tensor,
+def _forward(A: Tensor, zoh: bool, u: Tensor, delta: Tensor, B: Tensor, C: Tensor,
              y: Tensor, entering: Tensor) -> None:
     """Fill in y (B, L, D) and the states (B, K + 1, N, D) that enter the K chunks."""
-    chunk = _Chunk(A, u, size, zoh)
+    chunk = _Chunk(A, u, zoh)
     for number, part in enumerate(chunk.parts):
         u_, delta_, B_, C_ = _time_first(part, u, delta, B, C)
         _, states, _ = chunk.states(entering[:, number], u_, delta_, B_)
@@ -143,11 +137,11 @@ def _forward(A: Tensor, zoh: bool, size: int, u: Tensor, delta: Tensor, B: Tenso
         entering[:, number + 1] = states[-1]
 
 
-def _backward(A: Tensor, zoh: bool, size: int, u: Tensor, delta: Tensor, B: Tensor, C: Tensor,
+def _backward(A: Tensor, zoh: bool, u: Tensor, delta: Tensor, B: Tensor, C: Tensor,
               entering: Tensor, grad_y: Tensor, grad_u: Tensor, grad_delta: Tensor, grad_B: Tensor,
               grad_C: Tensor) -> Tensor:
     """Fill in the gradients; return that of A."""
-    chunk = _Chunk(A, u, size, zoh)
+    chunk = _Chunk(A, u, zoh)
     grad_A = torch.zeros_like(A)
     carried = torch.zeros_like(entering[:, 0])  # a_(t+1) dloss/dh_(t+1)
     for number, part in reversed(list(enumerate(chunk.parts))):
@@ -182,10 +176,10 @@ class _Chunk:
     The buffers are used again by every part: fresh memory would cost more than the arithmetic.
     """
 
-    def __init__(self, A: Tensor, u: Tensor, size: int, zoh: bool):
+    def __init__(self, A: Tensor, u: Tensor, zoh: bool):
         self.A, self.zoh = A, zoh
-        self.parts = [slice(t, t + size) for t in range(0, u.shape[1], size)]
-        self.shape = (size + 1, len(u), *A.shape)
+        self.parts = [slice(t, t + CHUNK) for t in range(0, u.shape[1], CHUNK)]
+        self.shape = (CHUNK + 1, len(u), *A.shape)
         self.buffers: dict[str, Tensor] = {}
 
     def buffer(self, name: str, length: int) -> Tensor:
@@ -216,60 +210,66 @@ def _time_first(part: slice, *tensors: Tensor) -> list[Tensor]:
     return [x[:, part].transpose(0, 1).contiguous() for x in tensors]
 
 
-def _in_threads(workers: int, function, A: Tensor, size: int, *tensors: Tensor) -> list:
+def _in_threads(function: Callable, A: Tensor, *tensors: Tensor) -> list:
     """Call ``function`` on parts of the batch, each in a thread; return what the calls return.
 
     The loops release Python's lock, and a thread that has a part of the batch for itself waits
     for the others once, at the end.
     """
+    usual = torch.get_num_threads()
+    workers = min(usual, len(tensors[0]))
     parts = list(zip(*(x.detach().tensor_split(workers) for x in tensors), strict=True))
-    A = A.detach()
     if workers == 1:
-        return [function(A, size, *parts[0])]
+        return [function(A.detach(), *parts[0])]
     inference = torch.is_inference_mode_enabled()
 
     def alone(part):
         with torch.inference_mode(inference), torch.no_grad():  # modes belong to a thread
-            return function(A, size, *part)
+            return function(A.detach(), *part)
 
     # set_num_threads binds the thread that calls it, and threads that start later.
-    usual = torch.get_num_threads()
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         results = list(pool.map(alone, parts))
     torch.set_num_threads(usual)
     return results
 
 
-def _decays(A: Tensor, delta: Tensor, buffer: Tensor) -> np.ndarray:
+def _rows(A: Tensor, *tensors: Tensor) -> Iterator[list[Tensor]]:
+    """So many sequences at a time that a chunk of them stays in the cache."""
+    rows = max(1, CACHE // (CHUNK * A.numel()))
+    yield from zip(*(x.split(rows) for x in tensors), strict=True)
+
+
+def _decays(A: Tensor, delta: Tensor, out: Tensor) -> np.ndarray:
     """a = exp(delta A) of a chunk, (B, T, N, D). torch's exp is vectorised; a loop's is not."""
     shape = (*delta.shape[:2], *A.shape)
-    a = buffer[: math.prod(shape)].view(shape)
+    a = out[: math.prod(shape)].view(shape)
     return torch.mul(delta[:, :, None], A, out=a).exp_().numpy()
 
 
-def _forward_loops(A: Tensor, size: int, u: Tensor, delta: Tensor, B: Tensor, C: Tensor, y: Tensor,
-                   entering: Tensor) -> None:
+def _forward_loops(A: Tensor, *tensors: Tensor) -> None:
     """``_forward`` with the compiled loop."""
-    buffer = A.new_empty(len(u) * size * A.numel())
-    arrays = [x.numpy() for x in (u, delta, B, C, y, entering)]
-    for chunk, start in enumerate(range(0, u.shape[1], size)):
-        a = _decays(A, delta[:, start : start + size], buffer)
-        _forward_loop(chunk, start, a, *arrays)
+    buffer = A.new_empty(max(CACHE, CHUNK * A.numel()))
+    for u, delta, B, C, y, entering in _rows(A, *tensors):
+        arrays = [x.numpy() for x in (u, delta, B, C, y, entering)]
+        for chunk in range(entering.shape[1] - 1):
+            start = chunk * CHUNK
+            a = _decays(A, delta[:, start : start + CHUNK], buffer)
+            _forward_loop(chunk, start, a, *arrays)
 
 
-def _backward_loops(A: Tensor, size: int, u: Tensor, delta: Tensor, B: Tensor, C: Tensor,
-                    entering: Tensor, grad_y: Tensor, grad_u: Tensor, grad_delta: Tensor,
-                    grad_B: Tensor, grad_C: Tensor) -> Tensor:
+def _backward_loops(A: Tensor, *tensors: Tensor) -> Tensor:
     """``_backward`` with the compiled loop."""
-    buffer = A.new_empty(len(u) * size * A.numel())
-    carried, grad_A = torch.zeros_like(entering[:, 0]), torch.zeros_like(A)
-    arrays = [x.numpy() for x in (A, u, delta, B, C, entering, grad_y, carried, grad_A, grad_u,
-                                  grad_delta, grad_B, grad_C)]
-    states = np.empty((size + 1, *A.shape), arrays[0].dtype)
-    for chunk in reversed(range(entering.shape[1] - 1)):
-        start = chunk * size
-        a = _decays(A, delta[:, start : start + size], buffer)
-        _backward_loop(chunk, start, a, states, *arrays)
+    buffer = A.new_empty(max(CACHE, CHUNK * A.numel()))
+    grad_A = torch.zeros_like(A)
+    states = A.new_empty(CHUNK + 1, *A.shape).numpy()
+    for u, delta, B, C, entering, *grads in _rows(A, *tensors):
+        carried = torch.zeros_like(entering[:, 0])
+        arrays = [x.numpy() for x in (A, grad_A, u, delta, B, C, entering, carried, *grads)]
+        for chunk in reversed(range(entering.shape[1] - 1)):
+            start = chunk * CHUNK
+            a = _decays(A, delta[:, start : start + CHUNK], buffer)
+            _backward_loop(chunk, start, a, states, *arrays)
     return grad_A
 
 
@@ -290,7 +290,7 @@ def _forward_loop(chunk, start, a, u, delta, B, C, y, entering):
                     y_t[d] += C_n * h_n[d]
 
 
-def _backward_loop(chunk, start, a, states, A, u, delta, B, C, entering, dy, dh, dA, du, ddelta, dB,
+def _backward_loop(chunk, start, a, states, A, dA, u, delta, B, C, entering, dh, dy, du, ddelta, dB,
                    dC):
     """Fill in du, ddelta, dB and dC; add to dA; carry dh on to the chunk before.
 

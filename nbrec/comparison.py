@@ -1,0 +1,334 @@
+"""Records beside each other: sums over folds, paired tests, and the thesis's printed numbers.
+
+Everything here reads a table of `records.load_records` and returns a table or a few numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib import resources
+from itertools import combinations, product
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from nbrec.records import read_record
+
+ERRATA = {
+    ("5.1", "item-knn", "original", "ndcg@20"): (
+        0.0879,
+        "Table 5.1 prints 0.1489, which is the NDCG@100 of Table A.2; its NDCG@20 is 0.0879",
+    ),
+    ("5.2", "transformer+bert", "truncated", "seconds"): (
+        307.8,
+        "Table 5.2 prints 5.56 min, Table A.11 gives 5.13 min",
+    ),
+}  # (table, model, variant, metric): (right value, footnote)
+
+
+# --- sums over folds -----------------------------------------------------------------------------
+
+
+def metric_names(df: pd.DataFrame) -> list[str]:
+    """The columns `hr@1`, `mrr@20`, ... of a table of records."""
+    return [c for c in df.columns if re.fullmatch(r"(hr|mrr|ndcg)@\d+", c)]
+
+
+def summary(df: pd.DataFrame, metrics: list[str] | None = None) -> pd.DataFrame:
+    """Mean, sample standard deviation and 95% Student interval over folds.
+
+    The interval takes folds as independent. They share training users, so it is somewhat narrow;
+    to compare two models use `paired_test`.
+
+    Args:
+        df: of `load_records`.
+        metrics: columns to sum up; by default all metrics, times and personalisation measures.
+
+    Returns:
+        one row per profile, dataset, variant, model and metric, with mean, sd, n, low and high
+        (sd, low and high are NaN for a single fold).
+    """
+    if metrics is None:
+        extra = ["mean_popularity", "behaviour_popularity", "wasserstein", "coverage", "gini",
+                 "stars", "seconds_fit", "seconds_score", "seconds", "epochs", "best_epoch"]
+        metrics = metric_names(df) + [name for name in extra if name in df]
+    by = ["profile", "dataset", "variant", "model"]
+    long = df.melt(by, metrics, var_name="metric").dropna(subset="value")
+    long["value"] = long["value"].astype(float)
+    groups = long.groupby([*by, "metric"], sort=False)["value"]
+    out = groups.agg(mean="mean", sd="std", n="count").reset_index()
+    half = stats.t.ppf(0.975, (out["n"] - 1).clip(lower=1)) * out["sd"] / np.sqrt(out["n"])
+    return out.assign(low=out["mean"] - half, high=out["mean"] + half)
+
+
+# --- differences between models ------------------------------------------------------------------
+
+
+class Difference(NamedTuple):
+    """Difference of two models (a minus b) with its 95% interval; p_value is two-sided."""
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    n: int
+
+
+def _pair(df: pd.DataFrame, a: str, b: str, variant: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    chosen = df[df["variant"] == variant].drop_duplicates(["model", "fold"], keep=False)
+    first, second = (chosen[chosen["model"] == m].set_index("fold").sort_index() for m in (a, b))
+    folds = first.index.intersection(second.index)
+    if len(folds) == 0:
+        raise ValueError(
+            f"no fold of variant {variant!r} has one record each of {a!r} and {b!r}; the table "
+            f"holds {sorted(set(df['model']))}, variants {sorted(set(df['variant']))} (several "
+            "profiles or datasets in it? choose one first)"
+        )
+    first, second = first.loc[folds], second.loc[folds]
+    if list(first["split_hash"]) != list(second["split_hash"]):
+        raise ValueError(f"{a!r} and {b!r} were run on different splits; run one of them again")
+    return first, second
+
+
+def paired_test(
+    df: pd.DataFrame, a: str, b: str, metric: str = "ndcg@20", variant: str = "original"
+) -> Difference:
+    """Corrected resampled t-test of a difference between two models over the same folds.
+
+    Nadeau and Bengio (2003), section 3: folds share training users, so the variance of the mean
+    difference is (1/k + n_test/n_train) s^2 instead of s^2/k, on k - 1 degrees of freedom.
+
+    Raises:
+        ValueError: if fewer than two folds hold both models, or their splits differ.
+    """
+    first, second = _pair(df, a, b, variant)
+    d, k = (first[metric] - second[metric]).to_numpy(float), len(first)
+    if k < 2:
+        raise ValueError(f"a paired test of {a!r} and {b!r} needs two folds, there is {k}")
+    ratio = float((first["n_test"] / first["n_train"]).mean())
+    error = math.sqrt((1 / k + ratio) * d.var(ddof=1))
+    mean, half = float(d.mean()), stats.t.ppf(0.975, k - 1) * error
+    if error == 0:  # all folds agree exactly: certain, unless there is no difference at all
+        return Difference(mean, mean, mean, 1.0 if mean == 0 else 0.0, k)
+    p_value = float(2 * stats.t.sf(abs(mean) / error, k - 1))
+    return Difference(mean, float(mean - half), float(mean + half), p_value, k)
+
+
+def compare_all(
+    df: pd.DataFrame, metric: str = "ndcg@20", variant: str = "original", level: float = 0.05
+) -> pd.DataFrame:
+    """Paired test of every pair of models, the better one first, with Holm's correction.
+
+    Args:
+        df: of `load_records`, one profile and dataset.
+        metric: column to compare by; more is better.
+        variant: which sequences.
+        level: two models are told apart if their corrected p-value is below it.
+
+    Returns:
+        better, worse, difference, low, high, p_value, n (folds that both have), p_holm,
+        told_apart; largest difference first. Pairs with fewer than two folds in common are left
+        out. The interval is that of the pair alone, p_holm is valid for all pairs at once.
+    """
+    folds = df[df["variant"] == variant].groupby("model", sort=False)["fold"].agg(set)
+    rows = []
+    for a, b in combinations(folds.index, 2):
+        if len(folds[a] & folds[b]) < 2:
+            continue
+        test = paired_test(df, a, b, metric, variant)
+        if test.difference < 0:
+            a, b, test = b, a, paired_test(df, b, a, metric, variant)
+        rows.append({"better": a, "worse": b, **test._asdict()})
+    out = pd.DataFrame(rows, columns=["better", "worse", *Difference._fields])
+    out["p_holm"] = holm(out["p_value"])
+    out["told_apart"] = out["p_holm"] < level
+    return out.sort_values("difference", ascending=False, kind="stable", ignore_index=True)
+
+
+def compare_variants(
+    df: pd.DataFrame, metrics: Iterable[str] = ("ndcg@20",), a: str = "truncated",
+    b: str = "original",
+) -> pd.DataFrame:
+    """Difference of each model between two variants of the sequences (a minus b).
+
+    The variants have their own users and folds, so nothing is paired: Welch's (1947) t interval,
+    in which the variance of either mean is widened as in `paired_test`.
+
+    Args:
+        df: of `load_records`, one profile and dataset.
+
+    Returns:
+        one row per metric and model that has at least two folds of both variants: metric, model,
+        the two means (named a and b), difference, low, high.
+    """
+    rows = []
+    for metric, model in product(metrics, df["model"].unique()):
+        parts = [df[(df["model"] == model) & (df["variant"] == v)] for v in (a, b)]
+        if min(map(len, parts)) < 2:
+            continue
+        mean = [part[metric].mean() for part in parts]
+        variance = np.array([
+            (1 / len(part) + (part["n_test"] / part["n_train"]).mean()) * part[metric].var()
+            for part in parts
+        ])
+        weight = (variance**2 / [len(part) - 1 for part in parts]).sum()
+        freedom = variance.sum() ** 2 / weight if weight else math.inf
+        half = stats.t.ppf(0.975, freedom) * math.sqrt(variance.sum())
+        gap = mean[0] - mean[1]
+        rows.append((metric, model, *mean, gap, gap - half, gap + half))
+    return pd.DataFrame(rows, columns=["metric", "model", a, b, "difference", "low", "high"])
+
+
+def paired_ranks(
+    df: pd.DataFrame, a: str, b: str, variant: str = "original"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ranks of the same test users under two models, over all folds that both have: two (U,)."""
+    first, second = _pair(df, a, b, variant)
+    return tuple(
+        np.concatenate([read_record(path)["ranks"] for path in part["path"]])
+        for part in (first, second)
+    )
+
+
+def bootstrap_difference(a: np.ndarray, b: np.ndarray, n: int = 2000, seed: int = 0) -> Difference:
+    """Percentile bootstrap over users of the difference of two means (Efron and Tibshirani 1993).
+
+    Args:
+        a, b: (U,) float, values of the same users under two models, such as
+            `metrics.hits(ranks, 20)` or `metrics.discounted_gains(ranks, 20)`.
+        n: number of resamples.
+
+    Returns:
+        Difference; its p_value is twice the smaller share of resamples on either side of zero.
+    """
+    d = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
+    if d.ndim != 1 or len(d) == 0:
+        raise ValueError(
+            f"expected two equally long (U,) arrays, got shapes {np.shape(a)}, {np.shape(b)}"
+        )
+    # Users with the same difference are interchangeable: draw how often each value comes up.
+    values, counts = np.unique(d, return_counts=True)
+    draws = np.random.default_rng(seed).multinomial(len(d), counts / len(d), size=n)
+    means = draws @ values / len(d)
+    low, high = np.quantile(means, [0.025, 0.975])
+    p_value = min(1.0, 2 * min(np.mean(means <= 0), np.mean(means >= 0)))
+    return Difference(float(d.mean()), float(low), float(high), float(p_value), len(d))
+
+
+def holm(p_values: Iterable[float]) -> np.ndarray:
+    """Holm's (1979) correction: p-values of several tests, valid all at once."""
+    p = np.asarray(list(p_values), dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1.0)
+    out = np.empty_like(p)
+    out[order] = adjusted
+    return out
+
+
+# --- the thesis's printed numbers ----------------------------------------------------------------
+
+
+@cache
+def _thesis_file(name: str) -> pd.DataFrame:
+    with resources.files("nbrec").joinpath("thesis", f"{name}.csv").open(encoding="utf-8") as file:
+        return pd.read_csv(file, dtype={"table": str, "k": "Int64"})
+
+
+def thesis_table(name: str) -> pd.DataFrame:
+    """Printed numbers of one table of the thesis, such as "5.1", "A.5" or "3.2".
+
+    Hit rates are fractions, times are seconds (minutes in the sweeps 2.1, 3.2, 3.4, 5.3).
+
+    Raises:
+        ValueError: if the thesis has no such table of results.
+    """
+    known: list[str] = []
+    for file in ("overview", "cross_validation", "sweeps"):
+        df = _thesis_file(file)
+        if name in set(df["table"]):
+            rows = df[df["table"] == name].drop(columns="table")
+            return rows.dropna(axis="columns", how="all").reset_index(drop=True)
+        known += df["table"].unique().tolist()
+    raise ValueError(f"the thesis has no table {name!r} of results; there are {', '.join(known)}")
+
+
+def _thesis_long(table: str) -> pd.DataFrame:
+    """One row per model, variant and metric: thesis, thesis_sd."""
+    names = ["model", "sequences", "metric"]
+    details = _thesis_file("cross_validation").rename(
+        columns={"mean": "thesis", "std": "thesis_sd"}
+    )
+    with_k = details["metric"] + "@" + details["k"].astype("string")
+    details = details.assign(metric=with_k.fillna(details["metric"]))
+    if table in set(details["table"]):
+        long = details[details["table"] == table][[*names, "thesis", "thesis_sd"]]
+    elif table in ("5.1", "5.2"):
+        wide = thesis_table(table).rename(columns={"personalisation_stars": "stars"})
+        long = wide.melt(names[:2], var_name="metric", value_name="thesis")
+        long = long.merge(details[[*names, "thesis_sd"]], on=names, how="left")
+    else:
+        raise ValueError(f"table {table!r} cannot be compared; choose 5.1, 5.2 or A.1 to A.13")
+    return long.rename(columns={"sequences": "variant"})
+
+
+def compare_with_thesis(df: pd.DataFrame, table: str = "5.1") -> pd.DataFrame:
+    """Thesis, this run and their difference, for the models that both have.
+
+    Where the printed number is known to be wrong, `thesis` keeps it, `corrected` holds the right
+    one, the difference is taken to that, and `note` says so.
+
+    Args:
+        df: of `load_records`, one profile and dataset.
+        table: "5.1", "5.2", or one of "A.1" to "A.13".
+
+    Returns:
+        model, variant, metric, thesis, corrected, thesis_sd, this_run, sd, n, difference, dataset,
+        note; in the thesis's order.
+    """
+    right = _thesis_long(table)
+    notes = [
+        ERRATA.get((table, *row))
+        for row in zip(right["model"], right["variant"], right["metric"], strict=True)
+    ]
+    right["corrected"] = [e[0] if e else v for e, v in zip(notes, right["thesis"], strict=True)]
+    right["note"] = [e[1] if e else "" for e in notes]
+    ours = summary(df).rename(columns={"mean": "this_run"})
+    out = right.merge(ours.drop(columns=["low", "high"]), on=["model", "variant", "metric"])
+    out["difference"] = out["this_run"] - out["corrected"]
+    return out[["model", "variant", "metric", "thesis", "corrected", "thesis_sd", "this_run", "sd",
+                "n", "difference", "dataset", "note"]]
+
+
+def beside_thesis(runs: Mapping[str, pd.DataFrame], table: str = "5.1") -> pd.DataFrame:
+    """Thesis, several runs, and their differences to it, one below the other.
+
+    Args:
+        runs: label -> records of one profile and dataset; a run need not have all models.
+        table: as in `compare_with_thesis`.
+
+    Returns:
+        model, variant, metric, source ("thesis", a label, or "difference, <label>"), value, sd,
+        note, for all models of the table that some run has, in the thesis's order.
+    """
+    names = ["model", "variant", "metric"]
+    parts = []
+    for label, df in runs.items():
+        both = compare_with_thesis(df, table)
+        if both.empty:
+            continue
+        for source, value, sd in (("thesis", "thesis", "thesis_sd"), (label, "this_run", "sd"),
+                                  (f"difference, {label}", "difference", None)):
+            part = both[names].assign(source=source, value=both[value])
+            part["sd"] = both[sd] if sd else np.nan
+            parts.append(part.assign(note=both["note"] if source == "thesis" else ""))
+    if not parts:
+        return pd.DataFrame(columns=[*names, "source", "value", "sd", "note"])
+    long = pd.concat(parts, ignore_index=True).drop_duplicates([*names, "source"])
+    place = pd.Series(range(len(order := _thesis_long(table))), order.set_index(names).index)
+    rank = place.loc[pd.MultiIndex.from_frame(long[names])].to_numpy()
+    return long.iloc[np.argsort(rank, kind="stable")].reset_index(drop=True)

@@ -1,0 +1,252 @@
+import math
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_records import save
+
+from nbrec import comparison, metrics, records
+
+
+def frame(values_a, values_b, n_train=80, n_test=10, split=("s", "s")):
+    rows = []
+    for model, values, s in (("a", values_a, split[0]), ("b", values_b, split[1])):
+        for fold, value in enumerate(values):
+            rows.append({"profile": "p", "dataset": "d", "variant": "original", "model": model,
+                         "fold": fold, "ndcg@20": value, "n_train": n_train, "n_test": n_test,
+                         "split_hash": s, "seconds": 2.0})
+    return pd.DataFrame(rows)
+
+
+def test_summary_by_hand():
+    s = comparison.summary(frame([0.1, 0.2, 0.3], [0.5]), ["ndcg@20"]).set_index("model")
+    a = s.loc["a"]
+    assert a["n"] == 3
+    # Student's t at 97.5%, two degrees of freedom: 4.302653; times 0.1 / sqrt(3).
+    assert a[["mean", "sd"]].to_list() == pytest.approx([0.2, 0.1])
+    assert a[["low", "high"]].to_list() == pytest.approx([0.2 - 0.248414, 0.2 + 0.248414], abs=1e-6)
+    assert s.loc["b", "mean"] == 0.5 and s.loc["b", ["sd", "low", "high"]].isna().all()
+
+
+def test_corrected_t_test_by_hand():
+    # d = 0.02, 0.04, 0.06: mean 0.04, s^2 = 0.0004. With k = 3 and n_test / n_train = 1/8 the
+    # variance of the mean is (1/3 + 1/8) 0.0004 = 0.00018333, so t^2 = 8.72727. On two degrees
+    # of freedom P(|T| > t) = 1 - t / sqrt(t^2 + 2) = 0.09801.
+    result = comparison.paired_test(frame([0.12, 0.24, 0.36], [0.10, 0.20, 0.30]), "a", "b")
+    assert result.difference == pytest.approx(0.04)
+    assert result.p_value == pytest.approx(1 - math.sqrt(8.7272727 / 10.7272727), abs=1e-7)
+    half = 4.3026527 * math.sqrt(0.00018333333)
+    assert (result.low, result.high) == pytest.approx((0.04 - half, 0.04 + half), abs=1e-8)
+    back = comparison.paired_test(frame([0.12, 0.24, 0.36], [0.10, 0.20, 0.30]), "b", "a")
+    assert back.difference == pytest.approx(-0.04) and back.p_value == result.p_value
+
+
+def test_the_correction_is_stricter_than_the_plain_t_test():
+    from scipy.stats import ttest_rel
+
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(0.3, 0.01, 10), rng.normal(0.29, 0.01, 10)
+    plain = ttest_rel(a, b).pvalue
+    assert comparison.paired_test(frame(a, b), "a", "b").p_value > plain
+    # Without any test users the correction vanishes.
+    assert comparison.paired_test(frame(a, b, n_test=0), "a", "b").p_value == pytest.approx(plain)
+
+
+def test_pairs_that_cannot_be_compared_are_refused():
+    with pytest.raises(ValueError, match="no fold"):
+        comparison.paired_test(frame([0.1, 0.2], []), "a", "b")
+    with pytest.raises(ValueError, match="two folds, there is 1"):
+        comparison.paired_test(frame([0.1], [0.2]), "a", "b")
+    with pytest.raises(ValueError, match="different splits"):
+        comparison.paired_test(frame([0.1, 0.2], [0.2, 0.3], split=("s", "other")), "a", "b")
+    same = comparison.paired_test(frame([0.1, 0.2], [0.1, 0.2]), "a", "b")
+    assert same.difference == 0 and same.p_value == 1
+
+
+def test_ranks_are_paired_by_fold(tmp_path):
+    for fold, (a, b) in enumerate([((1, 2), (3, 4)), ((5, 6), (7, 8))]):
+        save(tmp_path, model="item-knn", ranks=a, fold=fold)
+        save(tmp_path, model="ease", ranks=b, fold=fold)
+    save(tmp_path, model="item-knn", ranks=(9, 9), fold=2)  # ease has no such fold
+    df = records.load_records(tmp_path).sample(frac=1, random_state=0)
+    a, b = comparison.paired_ranks(df, "item-knn", "ease")
+    assert a.tolist() == [1, 2, 5, 6] and b.tolist() == [3, 4, 7, 8]
+
+
+def test_bootstrap_interval_is_that_of_a_mean():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(1, 100, 400), rng.integers(1, 100, 400)
+    hits_a, hits_b = metrics.hits(a, 40), metrics.hits(b, 30)
+    result = comparison.bootstrap_difference(hits_a, hits_b, n=20_000)
+    d = hits_a - hits_b
+    error = d.std() / math.sqrt(len(d))
+    assert result.difference == pytest.approx(d.mean())
+    assert result.low == pytest.approx(d.mean() - 1.96 * error, abs=0.1 * error)
+    assert result.high == pytest.approx(d.mean() + 1.96 * error, abs=0.1 * error)
+    assert result == comparison.bootstrap_difference(hits_a, hits_b, n=20_000)  # seeded
+    # Drawing users one by one, the plain way, gives the same interval.
+    plain = d[rng.integers(0, len(d), (20_000, len(d)))].mean(axis=1)
+    assert (result.low, result.high) == pytest.approx(tuple(np.quantile(plain, [0.025, 0.975])),
+                                                      abs=0.1 * error)
+    same = comparison.bootstrap_difference(hits_a, hits_a)
+    assert (same.difference, same.low, same.high, same.p_value) == (0, 0, 0, 1)
+
+
+def test_holm_by_hand():
+    # Ordered 0.01, 0.03, 0.04: 3 x 0.01 = 0.03; 2 x 0.03 = 0.06; 1 x 0.04, but not below 0.06.
+    assert comparison.holm([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
+    assert comparison.holm([0.9, 0.8]).max() == 1.0
+
+
+def several(**values):
+    """Records of one variant: model -> its value of NDCG@20 on folds 0, 1, ... (None: no run)."""
+    parts = [frame(v, []).assign(model=m) for m, v in values.items()]
+    df = pd.concat(parts, ignore_index=True)
+    return df[df["ndcg@20"].notna()]
+
+
+def test_all_pairs_by_hand():
+    df = several(a=[0.10, 0.20, 0.30], b=[0.12, 0.24, 0.36], c=[0.10, 0.20, 0.30])
+    out = comparison.compare_all(df)
+    # b - a and b - c are the pair of the corrected test above: p = 0.09801. Holm: 3 p for the
+    # smallest, at least that for the next; a and c are the same, p = 1.
+    p = 1 - math.sqrt(8.7272727 / 10.7272727)
+    pairs = {frozenset(pair) for pair in zip(out["better"], out["worse"], strict=True)}
+    assert pairs == {frozenset("ab"), frozenset("bc"), frozenset("ac")}
+    assert out["better"].tolist()[:2] == ["b", "b"]
+    assert out["difference"].tolist() == pytest.approx([0.04, 0.04, 0])
+    assert out["p_value"].tolist() == pytest.approx([p, p, 1])
+    assert out["p_holm"].tolist() == pytest.approx([3 * p, 3 * p, 1])
+    assert not out["told_apart"].any()
+    assert comparison.compare_all(df, level=0.3)["told_apart"].tolist() == [True, True, False]
+
+
+@given(st.lists(st.lists(st.integers(0, 50), min_size=4, max_size=4), min_size=2, max_size=5))
+@settings(deadline=None, max_examples=40)
+def test_every_pair_comes_once_the_better_model_first(values):
+    df = several(**{f"m{i}": np.array(v) / 50 for i, v in enumerate(values)})
+    out = comparison.compare_all(df)
+    mean = df.groupby("model")["ndcg@20"].mean()
+    expected = {frozenset(pair) for pair in combinations(mean.index, 2)}
+    assert {frozenset(pair) for pair in zip(out["better"], out["worse"], strict=True)} == expected
+    assert len(out) == len(expected)
+    gaps = mean[out["better"]].to_numpy() - mean[out["worse"]].to_numpy()
+    assert np.allclose(out["difference"], gaps) and (out["difference"] >= 0).all()
+    assert ((out["low"] <= out["difference"]) & (out["difference"] <= out["high"])).all()
+    assert (out["p_holm"] >= out["p_value"]).all() and out["difference"].is_monotonic_decreasing
+
+
+def test_a_model_with_some_folds_is_compared_on_those():
+    df = several(a=[0.10, 0.20, 0.30], b=[None, 0.24, 0.36], c=[0.5, None, None])
+    out = comparison.compare_all(df)
+    assert out[["better", "worse", "n"]].to_numpy().tolist() == [["b", "a", 2]]  # c: one fold
+    assert out["difference"].item() == pytest.approx(0.05)
+    none = comparison.compare_all(df, variant="truncated")
+    assert none.empty and "p_holm" in none and "told_apart" in none
+
+
+def test_variants_are_compared_as_welch_does():
+    from scipy.stats import ttest_ind
+
+    rng = np.random.default_rng(2)
+    a, b = rng.normal(0.2, 0.02, 10), rng.normal(0.25, 0.05, 7)
+    parts = [frame(v, [], n_test=0).assign(variant=name)
+             for name, v in (("truncated", a), ("original", b))]
+    [row] = comparison.compare_variants(pd.concat(parts)).to_dict("records")
+    plain = ttest_ind(a, b, equal_var=False).confidence_interval()  # no test users, no widening
+    assert (row["low"], row["high"]) == pytest.approx((plain.low, plain.high))
+    assert row["difference"] == pytest.approx(a.mean() - b.mean())
+    assert (row["truncated"], row["original"]) == pytest.approx((a.mean(), b.mean()))
+
+
+def test_variants_by_hand_with_the_correction():
+    # Three folds each, s^2 = 0.01 and 0.04: variances (1/3 + 1/8) s^2 = 0.0045833, 0.0183333.
+    # Freedom: (1 + 4)^2 / (1^2/2 + 4^2/2) = 25 / 8.5 = 2.941: between two and three.
+    parts = [frame([0.1, 0.2, 0.3], [0.4]).assign(variant="truncated"),
+             frame([0.2, 0.4, 0.6], [0.4, 0.5]).assign(variant="original")]
+    out = comparison.compare_variants(pd.concat(parts))
+    assert out["model"].tolist() == ["a"]  # b has but one fold of one variant
+    from scipy.stats import t
+    half = t.ppf(0.975, 25 / 8.5) * math.sqrt(0.0045833333 + 0.0183333333)
+    assert out.loc[0, ["difference", "low", "high"]].tolist() == pytest.approx(
+        [-0.2, -0.2 - half, -0.2 + half], abs=1e-8)
+    assert 3.182 < t.ppf(0.975, 25 / 8.5) < 4.303
+
+
+# --- the thesis ----------------------------------------------------------------------------------
+
+
+def test_thesis_tables():
+    knn = comparison.thesis_table("A.2")
+    row = knn.query("sequences == 'truncated' and metric == 'hr' and k == 100").iloc[0]
+    assert (row["mean"], row["std"]) == (0.5137, 0.0138)
+    assert len(comparison.thesis_table("5.1")) == 10
+    sweep = comparison.thesis_table("3.2")
+    assert sweep.loc[sweep["value"] == 512, "hr@20"].item() == 0.329
+    assert "train_users" not in sweep and "train_users" in comparison.thesis_table("2.1")
+    with pytest.raises(ValueError, match="no table '9.9'.*5.1.*A.13.*3.2"):
+        comparison.thesis_table("9.9")
+
+
+def test_tables_5_round_the_appendix_but_for_the_errata():
+    """The summary tables repeat the appendix; all that differs is listed as an erratum."""
+    for table, variant in (("5.1", "original"), ("5.2", "truncated")):
+        wide = comparison.thesis_table(table).set_index("model")
+        for model in wide.index:
+            details = pd.concat([comparison.thesis_table(f"A.{i}") for i in range(1, 14)])
+            details = details[(details["model"] == model) & (details["sequences"] == variant)]
+            for metric, k in (("hr", 1), ("hr", 20), ("hr", 300), ("ndcg", 20)):
+                value = details.query("metric == @metric and k == @k")["mean"].item()
+                printed = wide.at[model, f"{metric}@{k}"]
+                right, note = comparison.ERRATA.get((table, model, variant, f"{metric}@{k}"),
+                                                 (printed, ""))
+                assert abs(right - value) < 0.00051, (table, model, metric, k)
+                assert bool(note) == (abs(printed - value) >= 0.00051)
+
+
+def test_the_comparison_shows_the_erratum_and_corrects_for_it(tmp_path):
+    for fold, ndcg in enumerate([0.09, 0.11]):
+        save(tmp_path, fold=fold, metrics={"ndcg@20": ndcg, "hr@20": 0.25})
+    out = comparison.compare_with_thesis(records.load_records(tmp_path), "5.1").set_index("metric")
+    row = out.loc["ndcg@20"]
+    assert row["thesis"] == 0.1489 and row["corrected"] == 0.0879 and "Table A.2" in row["note"]
+    assert row["this_run"] == pytest.approx(0.1) and row["sd"] == pytest.approx(0.01 * 2**0.5)
+    assert row["difference"] == pytest.approx(0.1 - 0.0879)
+    assert row["thesis_sd"] == 0.0042 and row["n"] == 2
+    assert out.loc["hr@20", "note"] == "" and out.loc["hr@20", "difference"] == pytest.approx(0.031)
+    detailed = comparison.compare_with_thesis(records.load_records(tmp_path), "A.2")
+    assert detailed.set_index("metric").loc["ndcg@20", "thesis"] == 0.0879
+    with pytest.raises(ValueError, match="cannot be compared"):
+        comparison.compare_with_thesis(records.load_records(tmp_path), "3.2")
+
+
+def test_runs_stand_below_the_thesis_even_with_different_models(tmp_path):
+    numbers = {"item-knn": 0.2, "transformer": 0.3, "ease": 0.4}  # the thesis has no EASE
+    for run, models in (("small", ["item-knn", "ease"]), ("large", ["transformer", "item-knn"])):
+        for model in models:
+            for fold in (0, 1):
+                save(tmp_path / run, model=model, fold=fold,
+                     metrics={"hr@20": numbers[model] + 0.02 * fold, "ndcg@20": 0.1})
+    runs = {run: records.load_records(tmp_path / run) for run in ("small", "large")}
+    out = comparison.beside_thesis(runs, "5.1")
+    assert list(dict.fromkeys(out["model"])) == ["item-knn", "transformer"]  # the thesis's order
+    rows = out[out["metric"] == "hr@20"].set_index(["model", "source"])
+    assert rows.loc["item-knn"].index.tolist() == [
+        "thesis", "small", "difference, small", "large", "difference, large"]
+    assert rows.loc["transformer"].index.tolist() == ["thesis", "large", "difference, large"]
+    assert rows.loc[("transformer", "difference, large"), "value"] == pytest.approx(0.31 - 0.326)
+    assert rows.loc[("item-knn", "large"), ["value", "sd"]].tolist() == pytest.approx(
+        [0.21, 0.02 / math.sqrt(2)])
+    knn = out[(out["model"] == "item-knn") & (out["metric"] == "ndcg@20")].set_index("source")
+    assert knn.loc["thesis", "value"] == 0.1489 and "Table A.2" in knn.loc["thesis", "note"]
+    assert knn.loc["difference, small", "value"] == pytest.approx(0.1 - 0.0879)
+    assert (knn.drop("thesis")["note"] == "").all()
+    stars = out[(out["metric"] == "stars") & (out["source"] == "thesis")].set_index("model")
+    assert stars["value"].to_dict() == {"item-knn": 2, "transformer": 3}
+    apart = {m: runs["large"].query("model == @m") for m in ("transformer", "item-knn")}
+    out = comparison.beside_thesis(apart, "5.1")  # the order is the thesis's, not that of the runs
+    assert list(dict.fromkeys(out["model"])) == ["item-knn", "transformer"]
+    assert comparison.beside_thesis(runs, "A.6").empty  # neither run has Mamba
