@@ -80,7 +80,14 @@ class SequenceRecommender:
         return self
 
     def score(self, histories: list[np.ndarray]) -> np.ndarray:
-        """float32 (B, V): the logits of the next item after each history of at least one item."""
+        """float32 (B, V): the logits of the next item after each history of at least one item.
+
+        Raises:
+            RuntimeError: before ``fit``.
+            ValueError: a history is empty.
+        """
+        if self.history is None:
+            raise RuntimeError("this model has not been trained: call fit first")
         device = next(self.model.parameters()).device
         longest = self.model.max_length
         histories = [history[-longest:] for history in histories]
