@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 WIDTH = 7.2  # inches; an inch of SVG is 96 pixels
@@ -395,6 +396,68 @@ def attention_map(
     for ax in axes[-1]:
         ax.set_xlabel("attends to item")
     fig.colorbar(image, ax=axes, label="attention weight", shrink=0.8, aspect=25, pad=0.02)
+    return fig
+
+
+def matrices(
+    panels: Mapping[str, np.ndarray], rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None, xlabel: str = "", ylabel: str = "",
+    signs: Sequence[str] | None = None, chunk: int = 0, longest: int = 34,
+) -> Figure:
+    """Matrices side by side, with numbers in the cells if there are signs between the panels.
+
+    Blue cells start at 0, or at the smallest value if that is above half of the largest; a panel
+    with negative values is red and blue around 0. NaN leaves a cell empty.
+
+    Args:
+        panels: title -> (R, C) float; all have as many rows.
+        rows: names of the rows, cut to `longest` characters; by default 1, 2, ..
+        columns: names of the columns of the panels as wide as the first; by default 1, 2, ..
+        signs: what stands behind each panel but the last, as in an equation: "+", "=". All panels
+            then share one scale.
+        chunk: frame squares of this size along the diagonals.
+    """
+    panels = {name: np.asarray(values, float) for name, values in panels.items()}
+    first = next(iter(panels.values()))
+    if wrong := [n for n, v in panels.items() if v.ndim != 2 or len(v) != len(first)]:
+        raise ValueError(f"panels {wrong}: expected matrices of {len(first)} rows as in the first")
+    if rows is not None and len(rows) != len(first):
+        raise ValueError(f"{len(rows)} names for {len(first)} rows")
+    height = 0.24 * len(first) + 1.4 if signs is None else 2.3
+    fig, axes = plt.subplots(1, len(panels), sharey=True, squeeze=False, figsize=(WIDTH, height),
+                             width_ratios=[v.shape[1] / first.shape[1] for v in panels.values()])
+    everything = np.concatenate([v.ravel() for v in panels.values()])
+    for place, (ax, (name, values)) in enumerate(zip(axes[0], panels.items(), strict=True)):
+        scale = values if signs is None else everything
+        low, high = np.nanmin(scale), np.nanmax(np.abs(scale))
+        start = -high if low < 0 else 0 if low <= high / 2 else low
+        image = ax.imshow(values, cmap="RdBu_r" if low < 0 else "Blues", vmin=start, vmax=high,
+                          aspect="equal" if signs is not None or chunk else "auto")
+        ax.set_title(name)
+        width, step = values.shape[1], 1 if values.shape[1] <= 10 else 2
+        named = columns is not None and width == first.shape[1]
+        ax.set_xticks(range(0, width, step), (columns if named else range(1, width + 1))[::step],
+                      fontsize=8)
+        for corner in np.arange(0, len(first) if chunk else 0, chunk or 1) - 0.5:
+            ax.add_patch(Rectangle((corner, corner), chunk, chunk, fill=False,
+                                   edgecolor=VERMILION if low >= 0 else INK, linewidth=1.6))
+        if signs is None:
+            fig.colorbar(image, ax=ax, orientation="horizontal", shrink=0.8, aspect=16)
+        else:
+            for (i, j), value in np.ndenumerate(values):
+                ax.text(j, i, f"{value:.2f}", ha="center", va="center",
+                        color=PAPER if abs(value) > 0.6 * high else INK)
+            ax.set_xlabel("" if place == len(signs) else signs[place], fontsize=15)
+            ax.xaxis.set_label_coords(1.15, 0.56)
+        ax.tick_params(length=0)
+        ax.grid(False)
+    for ax in axes[0] if signs is None else ():
+        ax.set_xlabel(xlabel)
+    names = range(1, len(first) + 1) if rows is None else [
+        n if len(n) <= longest else n[: longest - 1].rstrip() + "…" for n in rows]
+    step = 1 if rows is not None or len(first) <= 10 else 2
+    axes[0][0].set_yticks(range(0, len(first), step), names[::step], fontsize=8)
+    axes[0][0].set_ylabel(ylabel)
     return fig
 
 

@@ -179,6 +179,30 @@ def test_attention_map_shows_the_past_only():
         plots.attention_map(weights, ["Alien", "Brazil"])
 
 
+def test_matrices_share_a_scale_only_in_an_equation():
+    a, b = np.array([[1.0, 0.0], [0.25, 2.0]]), np.array([[3.0], [0.5]])
+    fig = plots.matrices({"A": a, "Aq": b}, ["up", "down"], ["left", "right"], signs=["→"])
+    left, right = fig.axes
+    assert texts(left) == ["1.00", "0.00", "0.25", "2.00"] and texts(right) == ["3.00", "0.50"]
+    assert left.images[0].get_clim() == right.images[0].get_clim() == (0, 3)
+    assert left.get_xlabel() == "→" and right.get_xlabel() == ""
+    assert [t.get_text() for t in left.get_xticklabels()] == ["left", "right"]
+    assert [t.get_text() for t in right.get_xticklabels()] == ["1"]  # not as wide as the first
+
+    fig = plots.matrices({"a": a, "signed": -a[::-1], "gates": 1 - a / 10}, chunk=1)
+    a, signed, gates = fig.axes[:3]
+    assert [ax.images[0].get_clim() for ax in (a, signed)] == [(0, 2), (-2, 2)]
+    assert gates.images[0].get_clim() == (0.8, 1)  # from 0 all cells would look alike
+    assert not texts(a) and [p.get_xy() for p in a.patches] == [(-0.5, -0.5), (0.5, 0.5)]
+
+
+def test_matrices_names_the_panel_that_does_not_fit():
+    with pytest.raises(ValueError, match=r"\['b'\].*2 rows"):
+        plots.matrices({"a": np.ones((2, 2)), "b": np.ones((3, 2))})
+    with pytest.raises(ValueError, match="1 names for 2 rows"):
+        plots.matrices({"a": np.ones((2, 2))}, ["up"])
+
+
 # --- popularity ----------------------------------------------------------------------------------
 
 
@@ -277,6 +301,8 @@ def test_accuracy_against_time():
     lambda: plots.metric_intervals(summary(), ["ndcg@20", "seconds"]),
     lambda: plots.accuracy_vs_time(summary()),
     lambda: plots.attention_map(np.tril(np.ones((4, 9, 9))), ["A rather long title"] * 9),
+    lambda: plots.matrices({"a": np.eye(12), "b": -np.eye(12)}, ["A rather long title " * 3] * 12,
+                           xlabel="head"),
     lambda: plots.length_histogram(np.arange(1, 3000), (5, 90), log=True),
     lambda: plots.by_position({f"measure {i}": np.ones((9, 40)) for i in range(4)}, cut=20),
     lambda: plots.sample_sweep(*sweep()),

@@ -119,29 +119,33 @@ def transformer(n_items: int, d_model: int = 512, n_layers: int = 2, n_heads: in
 
 
 def mamba(n_items: int, d_model: int = 512, n_layers: int = 2, d_state: int = 16, d_conv: int = 8,
-          expand: int = 2, dropout: float = 0.1, max_length: int = 90, residual: bool = True,
-          zoh: bool = False) -> NextItemModel:
-    """The thesis's Mamba; the defaults are those of its Table 3.3."""
+          expand: int = 2, dropout: float = 0.1, input_dropout: float = 0.0, max_length: int = 90,
+          residual: bool = True, zoh: bool = False) -> NextItemModel:
+    """The thesis's Mamba; the defaults are those of its Table 3.3.
+
+    ``input_dropout`` acts on the embeddings, as ``dropout`` does in the Transformer; the thesis has
+    none there.
+    """
     blocks = [MambaBlock(d_model, d_state, d_conv, expand, dropout, residual, zoh)
               for _ in range(n_layers)]
-    return _recurrent(n_items, blocks, d_model, max_length)
+    return _recurrent(n_items, blocks, d_model, input_dropout, max_length)
 
 
 def xlstm(n_items: int, d_model: int = 512, n_layers: int = 2, n_heads: int = 8, expand: int = 2,
-          dropout: float = 0.1, max_length: int = 90, form: str = "thesis",
-          slstm_at: tuple[int, ...] = ()) -> NextItemModel:
-    """The thesis's xLSTM; the defaults are those of its Table 3.5.
+          dropout: float = 0.1, input_dropout: float = 0.0, max_length: int = 90,
+          form: str = "thesis", slstm_at: tuple[int, ...] = ()) -> NextItemModel:
+    """The thesis's xLSTM; the defaults are those of its Table 3.5; ``input_dropout`` as in Mamba.
 
     The layers named in ``slstm_at`` (from 0) are sLSTM blocks, the others mLSTM blocks in the
     given form: ``()`` is xLSTM[1:0], all layers are xLSTM[0:1].
     """
     blocks = [SLSTMBlock(d_model, n_heads, dropout) if layer in slstm_at else
               MLSTMBlock(d_model, n_heads, expand, dropout, form) for layer in range(n_layers)]
-    return _recurrent(n_items, blocks, d_model, max_length)
+    return _recurrent(n_items, blocks, d_model, input_dropout, max_length)
 
 
-def _recurrent(n_items: int, blocks: list[nn.Module], d_model: int, max_length: int
-               ) -> NextItemModel:
+def _recurrent(n_items: int, blocks: list[nn.Module], d_model: int, dropout: float,
+               max_length: int) -> NextItemModel:
     """Blocks that know the order by themselves (thesis sections 3.3.1 and 3.4.1)."""
-    return NextItemModel(n_items, blocks, d_model, max_length, dropout=0.0, positions=False,
+    return NextItemModel(n_items, blocks, d_model, max_length, dropout, positions=False,
                          final_norm=True, output_bias=False)
