@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from nbrec import train as training
-from nbrec.models.next_item import transformer
+from nbrec.models.next_item import mamba, transformer, xlstm
 from nbrec.sequences import Sequences
 from nbrec.train import TrainSettings, fit
 
@@ -150,10 +150,15 @@ def test_a_validation_loss_that_is_not_a_number_stops_the_run():
         fit(net, train, held, TrainSettings(max_epochs=2))
 
 
-def test_bf16_trains_almost_like_fp32():
-    ends = [fit(model(), data(), data(1), TrainSettings(
-        learning_rate=0.01, max_epochs=4, batch_size=8, precision=p)).train_loss
-        for p in ("fp32", "bf16")]
+@pytest.mark.parametrize("build", [transformer, mamba, xlstm])
+def test_bf16_trains_almost_like_fp32(build):
+    ends = []
+    for precision in ("fp32", "bf16"):
+        torch.manual_seed(0)
+        net = build(13, d_model=8, dropout=0.0, max_length=9)
+        settings = TrainSettings(learning_rate=0.01, max_epochs=6, batch_size=8,
+                                 precision=precision)
+        ends.append(fit(net, data(), data(1), settings).train_loss)
     assert ends[0] == pytest.approx(ends[1], rel=0.02) and ends[0] != ends[1]
     assert ends[0][-1] < 0.97 * ends[0][0]
 
