@@ -412,7 +412,8 @@ def matrices(
     Args:
         panels: title -> (R, C) float; all have as many rows.
         rows: names of the rows, cut to `longest` characters; by default 1, 2, ..
-        columns: names of the columns of the panels as wide as the first; by default 1, 2, ..
+        columns: names of the columns of the panels as wide as the first; by default 1, 2, ..; a
+            single column has no name.
         signs: what stands behind each panel but the last, as in an equation: "+", "=". All panels
             then share one scale.
         chunk: frame squares of this size along the diagonals.
@@ -436,8 +437,8 @@ def matrices(
         ax.set_title(name)
         width, step = values.shape[1], 1 if values.shape[1] <= 10 else 2
         named = columns is not None and width == first.shape[1]
-        ax.set_xticks(range(0, width, step), (columns if named else range(1, width + 1))[::step],
-                      fontsize=8)
+        labels = columns if named else range(1, width + 1) if width > 1 else [""]
+        ax.set_xticks(range(0, width, step), labels[::step], fontsize=8)
         for corner in np.arange(0, len(first) if chunk else 0, chunk or 1) - 0.5:
             ax.add_patch(Rectangle((corner, corner), chunk, chunk, fill=False,
                                    edgecolor=VERMILION if low >= 0 else INK, linewidth=1.6))
@@ -448,7 +449,7 @@ def matrices(
                 ax.text(j, i, f"{value:.2f}", ha="center", va="center",
                         color=PAPER if abs(value) > 0.6 * high else INK)
             ax.set_xlabel("" if place == len(signs) else signs[place], fontsize=15)
-            ax.xaxis.set_label_coords(1.15, 0.56)
+            ax.xaxis.set_label_coords(1.11, 0.57)
         ax.tick_params(length=0)
         ax.grid(False)
     for ax in axes[0] if signs is None else ():

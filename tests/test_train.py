@@ -155,7 +155,7 @@ def test_bf16_trains_almost_like_fp32(build):
     ends = []
     for precision in ("fp32", "bf16"):
         torch.manual_seed(0)
-        net = build(13, d_model=8, dropout=0.0, max_length=9)
+        net = build(12, d_model=8, dropout=0.0, max_length=9)
         settings = TrainSettings(learning_rate=0.01, max_epochs=6, batch_size=8,
                                  precision=precision)
         ends.append(fit(net, data(), data(1), settings).train_loss)
