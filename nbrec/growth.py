@@ -142,7 +142,7 @@ def crossing(lengths: Sequence[float], a: Sequence[float], b: Sequence[float]) -
     Returns:
         None if a costs less at the longest, or more at every length.
     """
-    gap = np.log(a) - np.log(b)
+    gap = np.log(np.asarray(a)) - np.log(np.asarray(b))
     below = np.flatnonzero(gap <= 0)
     if gap[-1] <= 0 or not len(below):
         return None

@@ -427,6 +427,8 @@ def matrices(
     height = 0.24 * len(first) + 1.4 if signs is None else 2.3
     fig, axes = plt.subplots(1, len(panels), sharey=True, squeeze=False, figsize=(WIDTH, height),
                              width_ratios=[v.shape[1] / first.shape[1] for v in panels.values()])
+    if signs is not None:
+        fig.get_layout_engine().set(wspace=0.07)
     everything = np.concatenate([v.ravel() for v in panels.values()])
     for place, (ax, (name, values)) in enumerate(zip(axes[0], panels.items(), strict=True)):
         scale = values if signs is None else everything
@@ -448,8 +450,9 @@ def matrices(
             for (i, j), value in np.ndenumerate(values):
                 ax.text(j, i, f"{value:.2f}", ha="center", va="center",
                         color=PAPER if abs(value) > 0.6 * high else INK)
-            ax.set_xlabel("" if place == len(signs) else signs[place], fontsize=15)
-            ax.xaxis.set_label_coords(1.11, 0.57)
+            if place < len(signs):
+                ax.annotate(signs[place], (1, 0.5), (10, 0), xycoords="axes fraction", va="center",
+                            textcoords="offset points", ha="center", fontsize=13)
         ax.tick_params(length=0)
         ax.grid(False)
     for ax in axes[0] if signs is None else ():
