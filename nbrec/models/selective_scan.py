@@ -331,6 +331,13 @@ def _backward_loop(chunk, start, a, states, A, dA, u, delta, B, C, entering, dh,
                 dw[d] *= delta_t[d]
 
 
+def _compiled(loop: Callable) -> Callable:
+    """The loop as machine code, kept on disk where there is a folder to write to."""
+    try:
+        return njit(loop, nogil=True, fastmath=True, cache=True)
+    except RuntimeError:
+        return njit(loop, nogil=True, fastmath=True)
+
+
 if njit is not None:
-    _forward_loop = njit(_forward_loop, nogil=True, fastmath=True, cache=True)
-    _backward_loop = njit(_backward_loop, nogil=True, fastmath=True, cache=True)
+    _forward_loop, _backward_loop = _compiled(_forward_loop), _compiled(_backward_loop)
