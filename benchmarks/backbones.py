@@ -5,7 +5,8 @@
 All models train on the same batches with nbrec's loop and loss; only the blocks differ. They take
 turns in one process; medians are scaled to the epoch. Peak memory is measured in a process of its
 own each. With ``--peers`` the blocks of transformers (Mamba's slow path) and of the PyPI package
-``xlstm`` (needs ``pip install xlstm``) stand in the same frame.
+``xlstm`` (needs ``pip install xlstm``) are measured too: in nbrec's frame, and in a plain loop that
+pads every batch and forms all logits.
 """
 
 from __future__ import annotations
@@ -19,7 +20,13 @@ import time
 import numpy as np
 import torch
 from torch import nn
-from transformer import ITEMS, peak_megabytes, synthetic_sequences  # the script next to this one
+from transformer import (  # the script next to this one
+    ITEMS,
+    nbrec_step,
+    peak_megabytes,
+    plain_step,
+    synthetic_sequences,
+)
 
 from nbrec.models.next_item import NextItemModel, mamba, transformer, xlstm
 from nbrec.train import Run, TrainSettings, batches
@@ -55,7 +62,13 @@ def pypi_xlstm(n_items: int, d_model: int) -> NextItemModel:
 MODELS = {"transformer": transformer, "mamba": mamba, "xlstm": xlstm,
           "xlstm beck": lambda n, d_model: xlstm(n, d_model, form="beck"),
           "xlstm slstm": lambda n, d_model: xlstm(n, d_model, slstm_at=(0, 1))}
-PEERS = {"transformers mamba": transformers_mamba, "PyPI xlstm": pypi_xlstm}
+PEERS = {"transformers mamba": transformers_mamba, "PyPI xlstm": pypi_xlstm,
+         "transformers mamba, plain loop": transformers_mamba,
+         "PyPI xlstm, plain loop": pypi_xlstm}
+
+
+def step(name: str, run: Run, batch: list) -> None:
+    (plain_step if name.endswith("plain loop") else nbrec_step)(run, batch)
 
 
 def main() -> None:
@@ -80,19 +93,19 @@ def main() -> None:
     if options.memory:
         before = peak_megabytes()
         for batch in work[:2]:
-            runs[options.memory].step(batch)
+            step(options.memory, runs[options.memory], batch)
         print(peak_megabytes() - before)
         return
     scale = (len(train.items) - len(train)) / sum(len(g[2]) for batch in work for g in batch)
     seconds = {name: [] for name in names}
-    for run in runs.values():
-        run.step(work[0])
+    for name, run in runs.items():
+        step(name, run, work[0])
     for _ in range(options.rounds):
         for name, run in runs.items():
             part = work[:1] if name in PEERS else work
             began = time.perf_counter()
             for batch in part:
-                run.step(batch)
+                step(name, run, batch)
             seconds[name].append((time.perf_counter() - began) * len(work) / len(part))
     print(f"d_model {options.d_model}, {torch.get_num_threads()} threads, median of "
           f"{options.rounds}")
