@@ -56,8 +56,8 @@ class Profile:
         return f"{len(self.folds_run)} of {self.n_folds} folds"
 
 
-def _models(ease_l2: float, d_model: int, n_heads: int, input_dropout: float = 0.0, **train: Any
-            ) -> dict[str, dict[str, Any]]:
+def _models(ease_l2: float, rank: int, d_model: int, n_heads: int, input_dropout: float = 0.0,
+            **train: Any) -> dict[str, dict[str, Any]]:
     """Every model at one size: two layers, inner widths as in the thesis's Tables 3.1 to 3.5."""
     shared = {"d_model": d_model, "n_layers": 2, "dropout": 0.1, "patience": 5,
               "min_improvement": 0.01, **train}
@@ -67,26 +67,28 @@ def _models(ease_l2: float, d_model: int, n_heads: int, input_dropout: float = 0
         "markov": {},
         "ease": {"l2": ease_l2},
         "item-knn": {},
+        "user-knn": {"neighbours": 50},
+        "svd": {"rank": rank},
         "transformer": {"n_heads": n_heads, "d_ff": 4 * d_model, **shared},
         "mamba": {"d_state": 16, "d_conv": 8, **recurrent},
         "xlstm": {"n_heads": 8, **recurrent},
     }
 
 
-# `input_dropout` and the EASE penalty were chosen on validation parts.
+# `input_dropout`, the EASE penalty, neighbours and rank were chosen on validation parts.
 PROFILES = {
     # A few hundred users: enough to see everything work, too few to rank close models.
     "sample": Profile(
         name="sample",
         dataset="ml-latest-small",
         folds_run=(0, 1, 2),
-        models=_models(ease_l2=30.0, d_model=64, n_heads=2, input_dropout=0.2, learning_rate=1e-3,
-                       batch_size=32, max_epochs=60),
+        models=_models(ease_l2=30.0, rank=20, d_model=64, n_heads=2, input_dropout=0.2,
+                       learning_rate=1e-3, batch_size=32, max_epochs=60),
     ),
     "laptop": Profile(
         name="laptop",
         dataset="ml-1m",
-        models=_models(ease_l2=250.0, d_model=128, n_heads=4, input_dropout=0.2,
+        models=_models(ease_l2=250.0, rank=50, d_model=128, n_heads=4, input_dropout=0.2,
                        learning_rate=1e-3, batch_size=128, max_epochs=60),
     ),
     # The thesis's own settings (sections 2.2, 3.2 to 3.4 and 4.1).
@@ -94,8 +96,8 @@ PROFILES = {
         name="full",
         dataset="ml-latest",
         sequences=SequenceSettings(random_sample=0.3),
-        models=_models(ease_l2=250.0, d_model=512, n_heads=8, learning_rate=1e-4, batch_size=128,
-                       max_epochs=200),
+        models=_models(ease_l2=250.0, rank=50, d_model=512, n_heads=8, learning_rate=1e-4,
+                       batch_size=128, max_epochs=200),
     ),
 }
 

@@ -14,10 +14,13 @@ from nbrec import train as training
 from nbrec.models import next_item
 from nbrec.models.baselines import EASE, MarkovChain, Popularity
 from nbrec.models.item_knn import ItemKNN
+from nbrec.models.svd import SVD
+from nbrec.models.user_knn import UserKNN
 from nbrec.sequences import Sequences
 from nbrec.train import History, TrainSettings
 
-CLASSICAL = {"popularity": Popularity, "markov": MarkovChain, "ease": EASE, "item-knn": ItemKNN}
+CLASSICAL = {"popularity": Popularity, "markov": MarkovChain, "ease": EASE, "item-knn": ItemKNN,
+             "user-knn": UserKNN, "svd": SVD}
 NEURAL = {"transformer": next_item.transformer, "mamba": next_item.mamba,
           "xlstm": next_item.xlstm}
 

@@ -1,0 +1,49 @@
+"""User-KNN: what people with a history like yours watched (thesis section 3.1 and annex A.3)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nbrec.models.baselines import history_matrix, interactions
+from nbrec.models.item_knn import product
+from nbrec.sequences import Sequences
+
+
+class UserKNN:
+    """Nearest neighbours among the training users by cosine similarity.
+
+    With h the history of a user and m_v the row of training user v, both of zeros and ones:
+
+        w_v = h . m_v / (|h| |m_v|)
+        score_j = sum of w_v M_vj over the k users v with the largest w_v
+
+    Args:
+        neighbours: k; of equal similarities those of users who come first count.
+
+    Raises:
+        ValueError: neighbours is below 1.
+    """
+
+    def __init__(self, neighbours: int = 50):
+        if neighbours < 1:
+            raise ValueError(f"neighbours={neighbours}: expected 1 or more")
+        self.neighbours = neighbours
+
+    def fit(self, train: Sequences, validation: Sequences | None = None) -> UserKNN:
+        """Keep M: nothing is computed before somebody asks."""
+        self.matrix = interactions(train)
+        self.norms = np.sqrt(np.diff(self.matrix.indptr)).astype(np.float32)
+        return self
+
+    def score(self, histories: list[np.ndarray]) -> np.ndarray:
+        """float32 (B, V). A user of the training part is a neighbour of their own history."""
+        h = history_matrix(histories, self.matrix.shape[1])
+        w = product(h, self.matrix.T.tocsr())
+        w.data /= self.norms[w.indices]
+        rows = np.repeat(np.arange(w.shape[0]), np.diff(w.indptr))
+        w.data /= np.sqrt(np.diff(h.indptr)).astype(np.float32)[rows]
+        order = np.lexsort((w.indices, -w.data, rows))
+        place = np.arange(len(rows)) - w.indptr[rows]  # within the row, most similar first
+        w.data[order[place >= self.neighbours]] = 0.0
+        w.eliminate_zeros()
+        return product(w, self.matrix, dense=True)
