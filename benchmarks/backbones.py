@@ -23,11 +23,11 @@ from torch import nn
 from transformer import (  # the script next to this one
     ITEMS,
     nbrec_step,
-    peak_megabytes,
     plain_step,
     synthetic_sequences,
 )
 
+from nbrec.growth import peak_megabytes
 from nbrec.models.next_item import NextItemModel, mamba, transformer, xlstm
 from nbrec.train import Run, TrainSettings, batches
 

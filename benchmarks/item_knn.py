@@ -12,8 +12,9 @@ import statistics
 import time
 
 import numpy as np
-from transformer import ITEMS, peak_megabytes, synthetic_sequences
+from transformer import ITEMS, synthetic_sequences
 
+from nbrec.growth import peak_megabytes
 from nbrec.models.baselines import history_matrix, interactions
 from nbrec.models.item_knn import ItemKNN
 

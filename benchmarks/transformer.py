@@ -10,17 +10,16 @@ of seconds per batch are scaled to the epoch. Peak memory is measured in a proce
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+from nbrec.growth import peak_megabytes
 from nbrec.models.next_item import transformer
 from nbrec.sequences import Sequences
 from nbrec.train import Run, TrainSettings, batches
@@ -75,12 +74,6 @@ def peak_gflops(n: int = 3072) -> float:
         a @ a
         times.append(time.perf_counter() - began)
     return 2 * n**3 / min(times) / 1e9
-
-
-def peak_megabytes() -> float:
-    """The process's highest resident memory so far (Linux; getrusage would tell the parent's)."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s*(\d+)", status)[1]) / 1024
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ def step_cost(model: str, length: int, batch: int = 8, d_model: int = 128, n_ite
     rng = np.random.default_rng(0)
     items = rng.integers(0, n_items, (batch, length + 1))
     group = items[:, :-1], np.ones((batch, length), bool), items[:, 1:].ravel()
-    before = _megabytes(run.device)
+    before = peak_megabytes(run.device)
     seconds = []
     for _ in range(repeats + 1):
         began = time.perf_counter()
@@ -62,10 +62,10 @@ def step_cost(model: str, length: int, batch: int = 8, d_model: int = 128, n_ite
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
     return {"seconds": statistics.median(seconds[1:]),
-            "megabytes": _megabytes(run.device) - before}
+            "megabytes": peak_megabytes(run.device) - before}
 
 
-def _megabytes(device: str) -> float:
+def peak_megabytes(device: str = "cpu") -> float:
     """The highest memory so far: of the GPU, or of this process."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from nbrec import growth
+from nbrec.models.next_item import NextItemModel
 
 LENGTHS = np.array([20, 90, 400, 1600])
 
@@ -40,6 +41,15 @@ def test_longer_histories_cost_more_memory():
     assert high - low > 5 * 380 * per_item  # a block keeps at least five such tensors, two blocks
 
 
-@pytest.mark.parametrize("model", growth.MODELS)
-def test_one_more_item_is_timed(model):
-    assert 0 < growth.next_item_cost(model, 5, d_model=16, n_items=50, repeats=2) < 1000
+@pytest.mark.parametrize("model, before", [("transformer", 5), ("mamba", 2), ("xlstm", 2)])
+def test_the_timed_item_comes_after_a_history(monkeypatch, model, before):
+    """Attention needs all five items in its state; the state of the others has one size anyway."""
+    seen, step = [], NextItemModel.step
+
+    def watched(self, items, state=None):
+        seen.append(0 if state is None else state[0])
+        return step(self, items, state)
+
+    monkeypatch.setattr(NextItemModel, "step", watched)
+    assert growth.next_item_cost(model, 5, d_model=16, n_items=50, repeats=3) > 0
+    assert seen == [*range(before), before, before, before]

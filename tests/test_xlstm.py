@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 from transformers.models.xlstm import modeling_xlstm as theirs
+from twins import assert_equal, values_and_gradients
 
 from nbrec.models.xlstm import (
     MLSTMBlock,
@@ -21,18 +22,6 @@ def cell_inputs(length=23, gates=1.0, batch=2, heads=3, width=5, seed=0, dtype=t
     q, k, v = torch.randn(3, batch, heads, length, width, dtype=dtype)
     i, f = gates * torch.randn(2, batch, heads, length, dtype=dtype)
     return [x.requires_grad_() for x in (q, k, v, i, f)]
-
-
-def values_and_gradients(function, inputs, **settings):
-    h = function(*inputs, **settings)
-    torch.manual_seed(9)
-    return [h, *torch.autograd.grad((h * torch.randn(h.shape).to(h)).sum(), inputs)]
-
-
-def assert_equal(found, expected, tolerance=1e-9):
-    for a, b in zip(found, expected, strict=True):
-        assert b.abs().max() > 1e-3, "a zero would prove nothing"
-        assert (a - b).abs().max() <= tolerance * max(1.0, b.abs().max().item())
 
 
 def by_the_paper(q, k, v, i, f, normalise):

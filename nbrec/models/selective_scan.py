@@ -228,10 +228,11 @@ def _in_threads(function: Callable, A: Tensor, *tensors: Tensor) -> list:
             return function(A.detach(), *part)
 
     # set_num_threads binds the thread that calls it, and threads that start later.
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        results = list(pool.map(alone, parts))
-    torch.set_num_threads(usual)
-    return results
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(alone, parts))
+    finally:
+        torch.set_num_threads(usual)
 
 
 def _rows(A: Tensor, *tensors: Tensor) -> Iterator[list[Tensor]]:
@@ -315,7 +316,7 @@ def _backward_loop(chunk, start, a, states, A, dA, u, delta, B, C, entering, dh,
             for n in range(n_states):
                 before, after, a_n, dh_n = states[i, n], states[i + 1, n], a[b, i, n], dh[b, n]
                 A_n, dA_n, B_n, C_n = A[n], dA[n], B[b, t, n], C[b, t, n]
-                dB_n = dC_n = B_n - B_n
+                dB_n = dC_n = A.dtype.type(0)
                 for d in range(width):
                     g = dh_n[d] + dy_t[d] * C_n
                     dC_n += dy_t[d] * after[d]
