@@ -28,7 +28,7 @@ book: install  ## run all notebooks and build the book in _build/html
 	@$(BIN)/python book/build.py --profile $(PROFILE)
 
 test: install  ## the whole test suite
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2
 
 check: install  ## open every page of the built book in Chromium: links, images, requests, layout
 	@$(BIN)/python book/check.py

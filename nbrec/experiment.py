@@ -8,12 +8,12 @@ never interrupted. `python -m nbrec.experiment --help` does the same from a term
 from __future__ import annotations
 
 import argparse
-import inspect
+import logging
 import sys
 import time
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,13 @@ import torch
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from nbrec import comparison, metrics, movielens, recommenders, records
+from nbrec import comparison, metrics, movielens, recommenders, records, text
 from nbrec.evaluate import evaluate
 from nbrec.movielens import MovieLens
 from nbrec.profiles import PROFILES, Profile, get_profile
 from nbrec.sequences import Fold, Sequences, SequenceSettings, build_sequences, k_folds, split_hash
+
+log = logging.getLogger(__name__)
 
 
 def sequence_settings(
@@ -49,6 +51,19 @@ def make_sequences(profile: Profile, data: MovieLens, variant: str = "original")
     return build_sequences(data.ratings, sequence_settings(profile, data, variant))
 
 
+def make_documents(data: MovieLens) -> pd.Series:
+    """What the text models read of each film, by movieId, as the experiment uses it.
+
+    Raises:
+        ValueError: the data have no table of movies.
+    """
+    if data.movies is None:
+        raise ValueError(f"{data.name} has no table of movies, so there is nothing to read: leave "
+                         f"out {', '.join(recommenders.CONTENT)} and what is joined with them")
+    path = text.find_metadata()
+    return text.documents(data.movies, text.read_metadata(path) if path else None, data.tags)
+
+
 def make_folds(profile: Profile, sequences: Sequences) -> list[Fold]:
     """The folds, as the experiment uses them."""
     return k_folds(len(sequences), profile.n_folds, profile.seed)
@@ -62,6 +77,7 @@ class Task:
     facts: dict[str, Any]  # the beginning of the record
     path: Path
     checkpoint: Path
+    context_checkpoints: dict[str, Path] = field(default_factory=dict)
 
     def __call__(
         self, sequences: Sequences, fold: Fold, threads: int | None, progress: bool
@@ -71,17 +87,19 @@ class Task:
             torch.set_num_threads(threads)
         train, validation, test = map(sequences.select, (fold.train, fold.validation, fold.test))
         began = time.perf_counter()
-        self._fit(train, validation, progress)
-        fit_seconds = time.perf_counter() - began
+        self._fit(train, validation, test.histories(), progress)
+        seconds = {"fit": time.perf_counter() - began}
         history = getattr(self.model, "history", None)
-        if history is not None:  # epochs from before an interruption count as well
-            fit_seconds = max(fit_seconds, sum(history.seconds))
+        if history is not None:  # epochs from before an interruption count as well, contexts apart
+            seconds["fit"] = sum(history.seconds)
+        if contexts := getattr(self.model, "context_seconds", None):
+            seconds["context"] = sum(contexts.values())
         chosen = self.facts["settings"]["evaluation"]
         result = evaluate(self.model, test, chosen["mask_seen"], chosen["top_k"])
         record = self.facts | {
             "data": self.facts["data"]
             | {"n_train": len(train), "n_validation": len(validation), "n_test": len(test)},
-            "seconds": {"fit": round(fit_seconds, 4), "score": round(result.seconds, 4)},
+            "seconds": {k: round(v, 4) for k, v in (seconds | {"score": result.seconds}).items()},
             "history": None if history is None else _rounded_history(asdict(history)),
             "provenance": records.provenance(),
             **measures(result.ranks, result.recommended, train, test),
@@ -95,13 +113,21 @@ class Task:
         folder, path = self.path.parent, self.path
         for pattern in (f"{path.stem}.*.safetensors*", f".{path.name}.*.tmp"):
             for leftover in folder.glob(pattern):
-                leftover.unlink(missing_ok=True)
+                if leftover != self.checkpoint or not self.is_context:
+                    leftover.unlink(missing_ok=True)
 
-    def _fit(self, train: Sequences, validation: Sequences, progress: bool) -> None:
+    @property
+    def is_context(self) -> bool:
+        """Whether hybrids use the trained model, so that its last checkpoint is kept."""
+        return isinstance(self.model, recommenders.GraphRecommender)
+
+    def _fit(self, train: Sequences, validation: Sequences, others: list, progress: bool) -> None:
         if not hasattr(self.model, "train_settings"):
             self.model.fit(train, validation)
             return
-        options = {"checkpoint": self.checkpoint, "progress": progress}
+        options = {"checkpoint": self.checkpoint, "progress": progress, "others": others}
+        if self.context_checkpoints:
+            options["context_checkpoints"] = self.context_checkpoints
         resumed = self.checkpoint.exists()
         try:
             self.model.fit(train, validation, **options)
@@ -184,6 +210,9 @@ def run(
     variants = _chosen("variant", variants, profile.variants, profile)
     folds = _chosen("fold", folds, range(profile.n_folds), profile, profile.folds_run)
     data = movielens.load(profile.dataset) if data is None else data
+    models = _usable(profile, models)
+    made = {part for m in models for part in (parts(profile, m).base, *parts(profile, m).contexts)}
+    documents = make_documents(data) if made & set(recommenders.CONTENT) else None
     rows: dict[Path, dict] = {}
     jobs = []
     for variant in variants:
@@ -193,7 +222,7 @@ def run(
         shared = _shared_facts(profile, data, variant, settings, sequences, split)
         for fold in folds:  # all models of a fold, then the next: a stopped run compares them all
             for model in models:
-                task = _task(profile, shared, model, fold, folder)
+                task = _task(profile, shared, model, fold, folder, documents)
                 rows[task.path] = _valid_row(task)
                 if not rows[task.path]:
                     jobs.append((task, sequences, split[fold]))
@@ -221,6 +250,14 @@ def _chosen(what: str, asked: Iterable | None, known: Iterable, profile: Profile
             f"profile {profile.name!r} has no {what} {unknown}; expected some of {known}"
         )
     return asked
+
+
+def _usable(profile: Profile, models: Iterable[str]) -> list[str]:
+    """Without the models whose weights cannot be had; each is named in a warning."""
+    reasons = {m: recommenders.missing(profile.models[m].get("model", m)) for m in models}
+    for reason in filter(None, reasons.values()):
+        log.warning(reason)
+    return [m for m, reason in reasons.items() if not reason]
 
 
 def _shared_facts(
@@ -253,15 +290,26 @@ def _shared_facts(
     }
 
 
+def parts(profile: Profile, label: str) -> recommenders.Parts:
+    """What the model with this label is made of."""
+    return recommenders.parse(profile.models[label].get("model", label))
+
+
 def _task(
-    profile: Profile, shared: Mapping[str, Any], label: str, fold: int, folder: str | Path | None
+    profile: Profile, shared: Mapping[str, Any], label: str, fold: int, folder: str | Path | None,
+    documents: pd.Series | None,
 ) -> Task:
     settings = dict(profile.models[label])
     name = settings.pop("model", label)
+    made = parts(profile, label)
     seed = 1000 * profile.seed + fold  # never depends on the order of the runs
-    if name in recommenders.NEURAL:
+    if made.base not in (*recommenders.CLASSICAL, *recommenders.CONTENT):
         settings["seed"] = seed
-    model = recommenders.create(name, **settings)
+    if unset := [c for c in made.contexts if c not in profile.models]:
+        raise ValueError(f"profile {profile.name!r} has no settings for {unset}, of which {label} "
+                         "is made; expected them among its models")
+    tasks = {c: _task(profile, shared, c, fold, folder, documents) for c in made.contexts}
+    model = recommenders.create(name, documents, {c: t.model for c, t in tasks.items()}, **settings)
     facts = dict(shared) | {
         "model": label,
         "fold": fold,
@@ -277,16 +325,14 @@ def _task(
         profile.name, facts["dataset"], label, facts["variant"], fold, folder
     )
     # The key in the name keeps a training run of other settings from being continued.
-    return Task(model, facts, path, path.with_suffix(f".{facts['key'][:12]}.safetensors"))
+    checkpoints = {c: t.checkpoint for c, t in tasks.items() if t.is_context}
+    return Task(model, facts, path, path.with_suffix(f".{facts['key'][:12]}.safetensors"),
+                checkpoints)
 
 
 def _resolved(model: Any) -> dict[str, Any]:
     """All settings of a model that is not fitted yet, defaults included."""
-    if not hasattr(model, "train_settings"):
-        return dict(vars(model))
-    parameters = inspect.signature(model.build).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-    return defaults | model.settings | asdict(model.train_settings)
+    return model.describe() if hasattr(model, "describe") else dict(vars(model))
 
 
 def _valid_row(task: Task) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The loss of sequence models: cross-entropy over the whole catalogue, in bounded memory."""
+"""Cross-entropy over the whole catalogue, in bounded memory, and the loss of graph models."""
 
 from __future__ import annotations
 
@@ -46,6 +46,21 @@ def chunked_cross_entropy(
     """
     # Under no_grad a parameter still says that it needs a gradient: ask the mode, not the tensor.
     return _ChunkedCrossEntropy.apply(hidden, weight, bias, targets, torch.is_grad_enabled())
+
+
+def bpr(positive: Tensor, negative: Tensor) -> Tensor:
+    """Summed Bayesian personalised ranking loss (thesis eq. 3.16; Rendle et al., 2009).
+
+        loss = sum of -log sigmoid(y_ui - y_uj)
+
+    Args:
+        positive: float (T,), y_ui, scores of items that the users have seen.
+        negative: float (T,), y_uj, scores of items that they have not.
+
+    Returns:
+        A scalar, in nats; divide by T for the mean.
+    """
+    return F.softplus(negative - positive).sum()
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

@@ -58,10 +58,16 @@ class Profile:
 
 def _models(ease_l2: float, rank: int, d_model: int, n_heads: int, input_dropout: float = 0.0,
             **train: Any) -> dict[str, dict[str, Any]]:
-    """Every model at one size: two layers, inner widths as in the thesis's Tables 3.1 to 3.5."""
+    """Every model at one size: two layers, inner widths as in the thesis's Tables 3.1 to 3.6."""
     shared = {"d_model": d_model, "n_layers": 2, "dropout": 0.1, "patience": 5,
               "min_improvement": 0.01, **train}
     recurrent = {"expand": 2, "input_dropout": input_dropout, **shared}
+    backbones = {
+        "transformer": {"n_heads": n_heads, "d_ff": 4 * d_model, **shared},
+        "mamba": {"d_state": 16, "d_conv": 8, **recurrent},
+        "xlstm": {"n_heads": 8, **recurrent},
+    }
+    contexts = ("tfidf", "minibert", "modernbert", "gcn", "lightgcn", "gat")
     return {
         "popularity": {},
         "markov": {},
@@ -69,9 +75,13 @@ def _models(ease_l2: float, rank: int, d_model: int, n_heads: int, input_dropout
         "item-knn": {},
         "user-knn": {"neighbours": 50},
         "svd": {"rank": rank},
-        "transformer": {"n_heads": n_heads, "d_ff": 4 * d_model, **shared},
-        "mamba": {"d_state": 16, "d_conv": 8, **recurrent},
-        "xlstm": {"n_heads": 8, **recurrent},
+        **backbones,
+        **{context: {} for context in contexts},
+        **{f"{backbone}+{context}": settings for backbone, settings in backbones.items()
+           for context in contexts},
+        # As the thesis has it (section 3.6.4), and without its leak.
+        **{f"{backbone}+gat+gat-user{form}": backbones[backbone]
+           for backbone in ("transformer", "xlstm") for form in ("-literal", "")},
     }
 
 

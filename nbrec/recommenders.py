@@ -1,18 +1,34 @@
-"""A name becomes something with ``fit`` and ``score``."""
+"""A name becomes something with ``fit`` and ``score``.
+
+A hybrid is a name, too: a backbone, and behind each "+" a context that it is joined with.
+
+    xlstm+gat                        frozen item vectors of a graph (thesis section 3.6.4)
+    transformer+minibert+gat         several contexts at once
+    mamba+gat+gat-user               the user's vector of the graph as well
+    attention-mamba-mamba+tfidf      a stack of several kinds of blocks as the backbone
+"""
 
 from __future__ import annotations
 
+import hashlib
 import inspect
-from collections.abc import Callable
-from dataclasses import fields
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
+from nbrec import text
 from nbrec import train as training
-from nbrec.models import next_item
+from nbrec.models import graph, next_item
 from nbrec.models.baselines import EASE, MarkovChain, Popularity
+from nbrec.models.content import Content
+from nbrec.models.fusion import EarlyFusion, LateFusion
 from nbrec.models.item_knn import ItemKNN
 from nbrec.models.svd import SVD
 from nbrec.models.user_knn import UserKNN
@@ -21,16 +37,80 @@ from nbrec.train import History, TrainSettings
 
 CLASSICAL = {"popularity": Popularity, "markov": MarkovChain, "ease": EASE, "item-knn": ItemKNN,
              "user-knn": UserKNN, "svd": SVD}
+CONTENT = ("tfidf", *text.ENCODERS)
+GRAPHS = {"gcn": graph.gcn, "lightgcn": graph.lightgcn, "gat": graph.gat}
 NEURAL = {"transformer": next_item.transformer, "mamba": next_item.mamba,
           "xlstm": next_item.xlstm}
+USER, LITERAL = "-user", "-user-literal"  # behind a context: how the user enters
 
 
-def create(name: str, **settings):
+@dataclass(frozen=True)
+class Parts:
+    """What a name is made of.
+
+    Args:
+        base: a classical, content or graph model, a backbone, or a stack such as "attention-mamba".
+        items: contexts that are joined with the items (early fusion).
+        user: the context whose user vectors are joined with the states (late fusion); "" for none.
+        literal: whether those vectors know the whole history, as the thesis has it.
+    """
+
+    base: str
+    items: tuple[str, ...] = ()
+    user: str = ""
+    literal: bool = False
+
+    @property
+    def contexts(self) -> tuple[str, ...]:
+        """All contexts, each once."""
+        return tuple(dict.fromkeys((*self.items, *([self.user] if self.user else []))))
+
+
+def parse(name: str) -> Parts:
+    """Take a name apart.
+
+    Raises:
+        ValueError: it is not the name of a model.
+    """
+    base, *contexts = name.split("+")
+    stack = base.split("-")
+    backbone = base in NEURAL or len(stack) > 1 and set(stack) <= set(next_item.BLOCKS)
+    known = [*CONTENT, *GRAPHS]
+    users = [c for c in contexts if c.removesuffix(LITERAL).removesuffix(USER) != c]
+    items = [c for c in contexts if c not in users]
+    user = users[0].removesuffix(LITERAL).removesuffix(USER) if users else ""
+    wrong = [c for c in (*items, *([user] if user else [])) if c not in known]
+    if (wrong or len(users) > 1 or len(set(items)) < len(items)
+            or not (backbone or not contexts and base in {*CLASSICAL, *known})):
+        raise ValueError(
+            f"there is no model {name!r}. There are {', '.join([*CLASSICAL, *known, *NEURAL])}; "
+            f"stacks of {', '.join(next_item.BLOCKS)}, joined by '-'; and hybrids: one of "
+            f"{', '.join(NEURAL)} or a stack, then '+' and each of {', '.join(known)} at most "
+            f"once, and at most one of them with {USER} or {LITERAL} behind it")
+    return Parts(base, tuple(items), user, bool(users) and users[0].endswith(LITERAL))
+
+
+def missing(name: str) -> str:
+    """Why a model cannot be used here, in a sentence; "" if it can."""
+    parts = parse(name)
+    for context in (parts.base, *parts.contexts):
+        if context in text.ENCODERS and text.find_weights(context) is None:
+            return (f"{name} is left out: the weights of {text.ENCODERS[context].repository} are "
+                    "neither on this machine nor within its reach.")
+    return ""
+
+
+def create(name: str, documents: pd.Series | None = None,
+           contexts: Mapping[str, Any] | None = None, **settings):
     """Make a recommender by name.
 
     Args:
-        name: one of ``names()``.
-        settings: arguments of the model (``d_model``, ``last_n``, ..) and, for neural models, of
+        name: see ``parse``.
+        documents: text of each film by movieId, as ``text.documents`` gives it; for models that
+            read.
+        contexts: of a hybrid, context -> a recommender of that name, fitted or not; those that are
+            not given are made with their default settings.
+        settings: arguments of the model (``d_model``, ``last_n``, ..) and, for trained models, of
             ``TrainSettings`` (``learning_rate``, ``seed``, ..).
 
     Returns:
@@ -38,49 +118,207 @@ def create(name: str, **settings):
         ``score(histories) -> float32 (B, V)``.
 
     Raises:
-        ValueError: the name is not known.
+        ValueError: the name is not known, or there are no documents to read.
         TypeError: the model has no such setting.
     """
-    if name in CLASSICAL:
+    parts = parse(name)
+    if parts.base in CLASSICAL:
         return CLASSICAL[name](**settings)
-    if name in NEURAL:
-        own = {f.name for f in fields(TrainSettings)}
-        train = TrainSettings(**{k: v for k, v in settings.items() if k in own})
-        model = {k: v for k, v in settings.items() if k not in own}
-        inspect.signature(NEURAL[name]).bind(0, **model)  # say now, not in fit, what is not known
-        return SequenceRecommender(NEURAL[name], train, model)
-    raise ValueError(f"there is no model {name!r}; there are {', '.join(names())}")
+    if parts.base in CONTENT:
+        if documents is None:
+            raise ValueError(f"{name} reads: give the documents of the films (text.documents)")
+        return ContentRecommender(name, documents, **settings)
+    own = {f.name for f in fields(TrainSettings)}
+    train = {k: v for k, v in settings.items() if k in own}
+    model = {k: v for k, v in settings.items() if k not in own}
+    build = GRAPHS.get(parts.base) or NEURAL.get(parts.base) or partial(
+        next_item.stack, blocks=tuple(parts.base.split("-")))
+    inspect.signature(build).bind(0, **model)  # say now, not in fit, what is not known
+    if parts.base in GRAPHS:
+        return GraphRecommender(build, TrainSettings(**GRAPH_TRAINING | train), model)
+    made = {c: (contexts or {}).get(c) or create(
+        c, documents, **{"seed": train.get("seed", 0)} if c in GRAPHS else {})
+        for c in parts.contexts}
+    return SequenceRecommender(build, TrainSettings(**train), model, parts, made)
 
 
 def names() -> list[str]:
-    """All names that ``create`` knows."""
-    return [*CLASSICAL, *NEURAL]
+    """The names without a "+"; stacks apart, which have no end."""
+    return [*CLASSICAL, *CONTENT, *GRAPHS, *NEURAL]
+
+
+class ContentRecommender:
+    """Films with a document like those of the history; see ``models.content.Content``.
+
+    Args:
+        encoder: "tfidf", or a key of ``text.ENCODERS``.
+        documents: text of each film by movieId.
+        dimensions: width of the item vectors that "tfidf" gives to a hybrid.
+    """
+
+    def __init__(self, encoder: str, documents: pd.Series, dimensions: int = 256):
+        self.encoder, self.documents, self.dimensions = encoder, documents, dimensions
+
+    def describe(self) -> dict[str, Any]:
+        """All settings, with a sha256 of the documents in their place."""
+        digest = hashlib.sha256()
+        for movie, document in self.documents.items():
+            digest.update(f"{movie}\t{document}\n".encode())
+        made = {"dimensions": self.dimensions} if self.encoder == "tfidf" else {
+            "repository": text.ENCODERS[self.encoder].repository}
+        return {"encoder": self.encoder, **made, "documents_sha256": digest.hexdigest()}
+
+    def fit(self, train: Sequences, validation: Sequences | None = None) -> ContentRecommender:
+        """Read the documents of the catalogue; the interactions play no part."""
+        documents = self.documents.reindex(train.catalogue).fillna("")
+        began = time.perf_counter()
+        self.vectors = (text.tfidf(documents) if self.encoder == "tfidf"
+                        else text.encode(documents, self.encoder))
+        self.seconds = time.perf_counter() - began
+        self.model = Content(self.vectors)
+        return self
+
+    def score(self, histories: list[np.ndarray]) -> np.ndarray:
+        """float32 (B, V): cosines."""
+        return self.model.score(histories)
+
+    def items(self) -> torch.Tensor:
+        """float32 (V, d): the frozen vectors for an early fusion."""
+        vectors = self.vectors
+        if self.encoder == "tfidf":
+            vectors = text.latent(vectors, self.dimensions)
+        return torch.from_numpy(np.ascontiguousarray(vectors))
+
+    def users(self, histories: list[np.ndarray], fold_in: bool = True) -> torch.Tensor:
+        """float32 (B, d): the mean vector of each history, for a late fusion."""
+        return torch.from_numpy(Content(self.items().numpy()).users(histories))
+
+
+# Chosen on validation parts; the thesis names no settings of this training.
+GRAPH_TRAINING = {"learning_rate": 1e-2, "weight_decay": 0.0, "batch_size": 8192,
+                  "max_epochs": 300, "patience": 30, "min_improvement": 0.001}
+
+
+class GraphRecommender:
+    """A graph model behind the interface of the classical ones.
+
+    Args:
+        build: called as ``build(graph, **settings)`` for a new ``GraphModel``.
+        train_settings: how it is trained.
+        settings: arguments of the model.
+    """
+
+    def __init__(self, build: Callable, train_settings: TrainSettings, settings: dict):
+        self.build, self.train_settings, self.settings = build, train_settings, settings
+        self.history: History | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """All settings, defaults included."""
+        return _defaults(self.build) | self.settings | asdict(self.train_settings)
+
+    def fit(self, train: Sequences, validation: Sequences, checkpoint: str | Path | None = None,
+            progress: bool = False, others: list[np.ndarray] = ()) -> GraphRecommender:
+        """Train on the graph of all users whose histories are known; see ``nbrec.train.fit``.
+
+        The graph holds whole training sequences, and of the validation part only histories.
+
+        Args:
+            others: histories of further users who are to be in the graph, such as those of the
+                test part. Users who are in no graph can be scored as well.
+        """
+        histories = [train[u] for u in range(len(train))] + validation.histories() + list(others)
+        with training.seeded(self.train_settings.seed):
+            self.model = self.build(graph.Graph(histories, train.n_items), **self.settings)
+        self.history = training.fit(self.model, train, validation, self.train_settings, progress,
+                                    checkpoint)
+        return self
+
+    @property
+    def seconds(self) -> float:
+        """How long the training took."""
+        return sum(self.history.seconds)
+
+    def score(self, histories: list[np.ndarray]) -> np.ndarray:
+        """float32 (B, V): products of user and item vectors."""
+        users, items = self._fitted().vectors(histories)
+        return (users @ items.T).cpu().numpy()
+
+    def items(self) -> torch.Tensor:
+        """float32 (V, d): the frozen vectors for an early fusion."""
+        return self._fitted().vectors([])[1].clone()
+
+    def users(self, histories: list[np.ndarray], fold_in: bool = True) -> torch.Tensor:
+        """float32 (B, d): the vectors of users with these histories, for a late fusion."""
+        return self._fitted().vectors(histories, fold_in)[0].cpu()
+
+    def _fitted(self) -> graph.GraphModel:
+        if self.history is None:
+            raise RuntimeError("this model has not been trained: call fit first")
+        return self.model
 
 
 class SequenceRecommender:
-    """A neural sequence model behind the interface of the classical ones.
+    """A neural sequence model, alone or as a hybrid, behind the interface of the classical ones.
 
     Args:
         build: called as ``build(n_items, **settings)`` for a new ``NextItemModel``.
         train_settings: how it is trained.
         settings: arguments of the model.
+        parts: what its name is made of.
+        contexts: context -> recommender with ``items`` and ``users``, fitted or not.
         batch_size: histories per forward pass when scoring.
     """
 
     def __init__(self, build: Callable, train_settings: TrainSettings, settings: dict,
-                 batch_size: int = 256):
+                 parts: Parts, contexts: Mapping[str, Any], batch_size: int = 256):
         self.build, self.train_settings, self.settings = build, train_settings, settings
-        self.batch_size = batch_size
+        self.parts, self.contexts, self.batch_size = parts, dict(contexts), batch_size
         self.history: History | None = None
 
+    def describe(self) -> dict[str, Any]:
+        """All settings, defaults and contexts included."""
+        own = _defaults(self.build) | self.settings | asdict(self.train_settings)
+        if not self.contexts:
+            return own
+        return own | {"contexts": {name: c.describe() for name, c in self.contexts.items()}}
+
     def fit(self, train: Sequences, validation: Sequences, checkpoint: str | Path | None = None,
-            progress: bool = False) -> SequenceRecommender:
-        """Train on ``train``, stop early on ``validation``; see ``nbrec.train.fit``."""
+            progress: bool = False, others: list[np.ndarray] = (),
+            context_checkpoints: Mapping[str, Path] | None = None) -> SequenceRecommender:
+        """Train on ``train``, stop early on ``validation``; see ``nbrec.train.fit``.
+
+        Contexts that are not fitted yet are fitted first; then they are frozen.
+
+        Args:
+            others: histories of further users for the graph of a context.
+            context_checkpoints: context -> checkpoint; a finished one saves its training.
+        """
+        for name, context in self.contexts.items():
+            if name in CONTENT and not hasattr(context, "vectors"):
+                context.fit(train, validation)
+            elif name in GRAPHS and context.history is None:
+                context.fit(train, validation, (context_checkpoints or {}).get(name), progress,
+                            others)
         with training.seeded(self.train_settings.seed):
             self.model = self.build(train.n_items, **self.settings)
+            width = self.model.embedding.embedding_dim
+            if self.parts.items:
+                self.model.early = EarlyFusion(
+                    {name: self.contexts[name].items() for name in self.parts.items}, width)
+            if self.parts.user:
+                user = self.contexts[self.parts.user]
+                self.model.late = LateFusion(user.users([train[0]]).shape[1], width)
+        users = None
+        if self.parts.user:
+            users = (self._user_vectors(train, train=True), self._user_vectors(validation))
         self.history = training.fit(self.model, train, validation, self.train_settings, progress,
-                                    checkpoint)
+                                    checkpoint, users)
         return self
+
+    @property
+    def context_seconds(self) -> dict[str, float]:
+        """How long each context took."""
+        return {name: context.seconds for name, context in self.contexts.items()}
 
     def score(self, histories: list[np.ndarray]) -> np.ndarray:
         """float32 (B, V): the logits of the next item after each history of at least one item.
@@ -93,11 +331,14 @@ class SequenceRecommender:
             raise RuntimeError("this model has not been trained: call fit first")
         device = next(self.model.parameters()).device
         longest = self.model.max_length
+        users = None
+        if self.parts.user and len(histories):
+            users = self.contexts[self.parts.user].users(histories, not self.parts.literal)
         histories = [history[-longest:] for history in histories]
         lengths = np.array([len(history) for history in histories])
         if len(lengths) and not lengths.min():
             raise ValueError("an empty history has no next item: give at least one item")
-        scores = np.empty((len(histories), self.model.embedding.num_embeddings), np.float32)
+        scores = np.empty((len(histories), self.model.n_items), np.float32)
         order = np.argsort(lengths, kind="stable")  # neighbours need little padding
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
@@ -105,6 +346,33 @@ class SequenceRecommender:
             for i, row in enumerate(rows):
                 items[i, : lengths[row]] = histories[row]
             scores[rows] = self.model.score(
-                torch.from_numpy(items).to(device), torch.from_numpy(lengths[rows]).to(device)
+                torch.from_numpy(items).to(device), torch.from_numpy(lengths[rows]).to(device),
+                None if users is None else users[rows].to(device),
             ).float().cpu().numpy()
         return scores
+
+    def _user_vectors(self, sequences: Sequences, train: bool = False) -> np.ndarray:
+        """float32 (M, d): the user's vector after each item.
+
+        Literal: one vector of all that the graph holds of the user, so that in training every
+        position but the last is told of films that come after it. Otherwise: the vector of a
+        newcomer who has seen the items so far.
+        """
+        context = self.contexts[self.parts.user]
+        if self.parts.literal:
+            whole = [sequences[u] for u in range(len(sequences))] if train else (
+                sequences.histories())
+            return context.users(whole, fold_in=False)[
+                np.repeat(np.arange(len(sequences)), sequences.lengths)].numpy()
+        prefixes = [sequences[u][: t + 1] for u in range(len(sequences))
+                    for t in range(len(sequences[u]))]
+        return np.concatenate([context.users(prefixes[start : start + PREFIXES]).numpy()
+                               for start in range(0, len(prefixes), PREFIXES)])
+
+
+PREFIXES = 50_000  # newcomers in a graph at a time: bounds the memory
+
+
+def _defaults(build: Callable) -> dict[str, Any]:
+    parameters = inspect.signature(build).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}

@@ -1,4 +1,4 @@
-"""One training loop for every sequence model (thesis sections 3.2.2 and 4.1)."""
+"""One training loop for every neural model (thesis sections 3.2.2, 3.6.2 and 4.1)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from scipy.sparse import csr_array
 from torch import Tensor
 from tqdm import tqdm
 
-from nbrec.losses import chunked_cross_entropy
+from nbrec import metrics
+from nbrec.losses import bpr, chunked_cross_entropy
+from nbrec.models.graph import GraphModel
 from nbrec.models.next_item import NextItemModel
 from nbrec.sequences import Sequences
 
@@ -30,7 +33,7 @@ class TrainSettings:
     Args:
         learning_rate: AdamW's step size; 1e-4 in the thesis.
         weight_decay: AdamW's decoupled weight decay.
-        batch_size: sequences per optimiser step.
+        batch_size: sequences per optimiser step; for a graph model, interactions.
         max_epochs: upper bound on the passes over the data.
         patience: training stops when more than this many epochs in a row were unproductive.
         min_improvement: an epoch is productive if its validation loss is below
@@ -81,7 +84,8 @@ class History:
     """What happened in each epoch.
 
     Args:
-        train_loss, validation_loss: mean cross-entropy per predicted item, in nats.
+        train_loss: mean loss per predicted item (cross-entropy) or pair of items (BPR), in nats.
+        validation_loss: the same of the validation part; of a graph model, 1 - NDCG of its targets.
         seconds: time of each epoch, training and validation.
         best_epoch: index of the epoch whose weights were kept.
     """
@@ -92,19 +96,25 @@ class History:
     best_epoch: int = -1
 
 
-def fit(model: NextItemModel, train: Sequences, validation: Sequences,
+def fit(model: NextItemModel | GraphModel, train: Sequences, validation: Sequences,
         settings: TrainSettings | None = None, progress: bool = False,
-        checkpoint: str | Path | None = None) -> History:
-    """Minimise the cross-entropy at every position with AdamW and early stopping.
+        checkpoint: str | Path | None = None,
+        users: tuple[np.ndarray, np.ndarray] | None = None) -> History:
+    """Minimise a model's loss with AdamW and early stopping on the validation part.
 
-    A sequence s_1 .. s_n gives n - 1 predictions, (s_1) -> s_2 up to (s_1 .. s_(n-1)) -> s_n. The
-    loss of a batch is their mean over all its sequences. The weights of the epoch with the lowest
-    validation loss are restored at the end.
+    A sequence model gets the cross-entropy at every position. A sequence s_1 .. s_n gives n - 1
+    predictions, (s_1) -> s_2 up to (s_1 .. s_(n-1)) -> s_n. The loss of a batch is their mean over
+    all its sequences. The weights of the epoch with the lowest validation loss are restored at the
+    end.
 
     Batches are drawn at random. Inside a batch the sequences are sorted by length and pass through
     the model in groups, whose gradients add up to that of the whole batch: little padding is
     computed, and it is dropped before the output layer, while every step stays the one that a
     plain loop would take.
+
+    A graph model gets BPR: each interaction of the graph is held against an item, drawn anew in
+    every epoch, that the user has not seen. It stops on how well it ranks the validation targets.
+    Its graph must hold the users of ``train`` first, then those of ``validation``.
 
     Args:
         model: trained in place; left on the device it was trained on, in evaluation mode.
@@ -112,6 +122,8 @@ def fit(model: NextItemModel, train: Sequences, validation: Sequences,
         progress: show a bar with losses, time per epoch and time left to ``max_epochs``.
         checkpoint: a .safetensors file, written after every epoch. If it exists, training goes on
             after its last epoch, with the same result as if it had never stopped.
+        users: of a model with late fusion: for train and validation float32 (M, d_user), the
+            user's vector after each item of ``items``; the row of a last item is not used.
 
     Raises:
         ValueError: the catalogue does not fit, a sequence has fewer than two items, there are no
@@ -120,15 +132,24 @@ def fit(model: NextItemModel, train: Sequences, validation: Sequences,
     """
     settings = settings or TrainSettings()
     for name, data in (("training", train), ("validation", validation)):
-        if data.n_items != model.embedding.num_embeddings:
-            raise ValueError(f"the model knows {model.embedding.num_embeddings} items, the {name} "
-                             f"sequences {data.n_items}")
+        if data.n_items != model.n_items:
+            raise ValueError(f"the model knows {model.n_items} items, the {name} sequences "
+                             f"{data.n_items}")
         if not len(data) or data.lengths.min() < 2:
             raise ValueError(f"the {name} part has {len(data)} sequences, the shortest of "
                              f"{min(data.lengths, default=0)} items: expected one sequence or "
                              "more, and two items or more in each, an input and a target")
-    run = Run(model.to(settings.resolved_device()), settings,
-              {"train": train.digest(), "validation": validation.digest()})
+    data = {"train": train.digest(), "validation": validation.digest()}
+    model = model.to(settings.resolved_device())
+    if isinstance(model, GraphModel):
+        run = RankingRun(model, settings, data | {"graph": model.graph.digest()},
+                         len(train))
+    else:
+        if (model.late is None) != (users is None):
+            raise ValueError("a model with late fusion needs the vectors of the users, and only "
+                             f"that: got late={model.late}, users={type(users).__name__}")
+        early = {} if model.early is None else {"contexts": model.early.digest()}
+        run = Run(model, settings, data | early, users)
     if checkpoint is not None and Path(checkpoint).exists():
         run.load(Path(checkpoint))
     bar = tqdm(total=settings.max_epochs, initial=len(run.history.seconds), unit="epoch",
@@ -149,7 +170,7 @@ def fit(model: NextItemModel, train: Sequences, validation: Sequences,
 
 
 def batches(sequences: Sequences, order: np.ndarray, batch_size: int, groups: int, max_length: int
-            ) -> Iterator[list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+            ) -> Iterator[list[tuple[np.ndarray, ...]]]:
     """Cut users into batches, and each batch into groups of similar length.
 
     Args:
@@ -157,9 +178,9 @@ def batches(sequences: Sequences, order: np.ndarray, batch_size: int, groups: in
         max_length: longest input; of longer sequences the last items are used.
 
     Yields:
-        For each batch a list of groups (items, real, targets): int64 (b, L) inputs padded on the
-        right, bool (b, L) which of them are real, and int64 (T,), the item after each real input,
-        row by row.
+        For each batch a list of groups (items, real, places, targets): int64 (b, L) inputs padded
+        on the right, bool (b, L) which of them are real, and for each real input, row by row,
+        int64 (T,) its place in ``sequences.items`` and int64 (T,) the item after it.
     """
     for start in range(0, len(order), batch_size):
         users = order[start : start + batch_size]
@@ -172,8 +193,9 @@ def batches(sequences: Sequences, order: np.ndarray, batch_size: int, groups: in
             real = np.arange(length.max()) < length[:, None]
             rows = first[:, None] + np.arange(length.max())
             items = np.where(real, sequences.items[np.where(real, rows, 0)], 0)
-            batch.append((items.astype(np.int64), real,
-                          sequences.items[(rows + 1)[real]].astype(np.int64)))
+            places = rows[real]
+            batch.append((items.astype(np.int64), real, places,
+                          sequences.items[places + 1].astype(np.int64)))
         yield batch
 
 
@@ -181,9 +203,11 @@ class Run:
     """A training run between two epochs: everything that a checkpoint has to hold."""
 
     def __init__(self, model: NextItemModel, settings: TrainSettings,
-                 data: dict[str, str] | None = None):
+                 data: dict[str, str] | None = None,
+                 users: tuple[np.ndarray, np.ndarray] | None = None):
         self.model, self.settings = model, settings
         self.data = data or {}  # digests of the sequences
+        self.users = users
         self.device = settings.resolved_device()
         self.dtype = settings.autocast_dtype()
         self.optimizer = torch.optim.AdamW(
@@ -195,17 +219,36 @@ class Run:
         self.waited = 0
         self.best = self._weights()
 
+    def train_batches(self, train: Sequences, rng: np.random.Generator) -> Iterator[list]:
+        """Every sequence once, in random order; the last array of a group has the targets."""
+        return batches(train, rng.permutation(len(train)), self.settings.batch_size,
+                       self.settings.groups, self.model.max_length)
+
+    def validation_batches(self, validation: Sequences) -> Iterator[list]:
+        """Every sequence once, neighbours of similar length."""
+        return batches(validation, np.argsort(validation.lengths, kind="stable"),
+                       self.settings.batch_size, 1, self.model.max_length)
+
+    def loss(self, group: tuple[np.ndarray, ...]) -> Tensor:
+        """The summed loss of a group."""
+        items, real, places, targets = (torch.from_numpy(a).to(self.device) for a in group)
+        hidden = self.model(items)[real]
+        if self.model.late is not None:
+            part = torch.from_numpy(self.users[0 if self.model.training else 1])
+            hidden = self.model.late(hidden, part[places.cpu()].to(self.device))
+        output = self.model.output
+        return chunked_cross_entropy(hidden, output.weight, output.bias, targets)
+
     def train_epoch(self, train: Sequences, bar: tqdm) -> float:
-        """One pass over the data in random order; the mean loss per predicted item."""
+        """One pass over the data in random order; the mean loss per example."""
         epoch = len(self.history.seconds)
-        order = np.random.default_rng((self.settings.seed, epoch)).permutation(len(train))
+        rng = np.random.default_rng((self.settings.seed, epoch))
         self.model.train()
         total, count = torch.zeros((), dtype=torch.float64, device=self.device), 0
         shown = time.perf_counter()
         # Dropout depends on the seed and the epoch alone, so that a resumed run repeats it.
         with seeded(self.settings.seed, epoch):
-            for batch in batches(train, order, self.settings.batch_size, self.settings.groups,
-                                 self.model.max_length):
+            for batch in self.train_batches(train, rng):
                 loss, n = self.step(batch)
                 total, count = total + loss, count + n
                 # Reading the loss makes a GPU wait, so only once a second, and only for a reader.
@@ -215,12 +258,13 @@ class Run:
         return self._finite(float(total) / count, "training")
 
     def step(self, batch: list) -> tuple[Tensor, int]:
-        """One optimiser step on one batch; its summed loss and its number of targets."""
-        n = sum(len(targets) for _, _, targets in batch)
+        """One optimiser step on one batch; its summed loss and its number of examples."""
+        n = sum(len(group[-1]) for group in batch)
         total = 0.0
         self.optimizer.zero_grad(set_to_none=True)
         for group in batch:
-            loss = self._loss(group)
+            with self._autocast():
+                loss = self.loss(group)
             self.scaler.scale(loss / n).backward()
             total += loss.detach().double()
         self.scaler.step(self.optimizer)
@@ -228,14 +272,14 @@ class Run:
         return total, n
 
     @torch.no_grad()
-    def mean_loss(self, sequences: Sequences) -> float:
+    def mean_loss(self, validation: Sequences) -> float:
         self.model.eval()
-        order = np.argsort(sequences.lengths, kind="stable")
         total, count = 0.0, 0
-        for batch in batches(sequences, order, self.settings.batch_size, 1, self.model.max_length):
+        for batch in self.validation_batches(validation):
             for group in batch:
-                total += float(self._loss(group))
-                count += len(group[2])
+                with self._autocast():
+                    total += float(self.loss(group))
+                count += len(group[-1])
         return self._finite(total / count, "validation")
 
     def record(self, train_loss: float, validation_loss: float, seconds: float) -> None:
@@ -304,13 +348,8 @@ class Run:
             )
         return loss
 
-    def _loss(self, group: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Tensor:
-        items, real, targets = (torch.from_numpy(a).to(self.device) for a in group)
-        auto = torch.autocast(self.device, self.dtype) if self.dtype else nullcontext()
-        with auto:
-            hidden = self.model(items)[real]
-            output = self.model.output
-            return chunked_cross_entropy(hidden, output.weight, output.bias, targets)
+    def _autocast(self):
+        return torch.autocast(self.device, self.dtype) if self.dtype else nullcontext()
 
     def _weights(self) -> dict[str, Tensor]:
         return {k: v.detach().clone() for k, v in self.model.state_dict().items()}
@@ -322,6 +361,77 @@ class Run:
         shapes = {k: list(v.shape) for k, v in self.model.state_dict().items()}
         # The description holds what no shape tells: heads, dropout.
         return {**settings, **self.data, "shapes": shapes, "model": str(self.model)}
+
+
+class RankingRun(Run):
+    """A training run of a graph model: BPR over the interactions of its graph."""
+
+    def __init__(self, model: GraphModel, settings: TrainSettings, data: dict[str, str],
+                 first_validation: int):
+        # Vectors of 64 numbers gain nothing from half precision, and sparse products lack it.
+        super().__init__(model, replace(settings, precision="fp32"), data)
+        self.seen = model.graph.interactions
+        self.first_validation = first_validation  # number of the first validation user
+
+    def train_batches(self, train: Sequences, rng: np.random.Generator) -> Iterator[list]:
+        """Every interaction once, in random order, with an item that the user has not seen."""
+        users = np.repeat(np.arange(self.seen.shape[0]), np.diff(self.seen.indptr))
+        order = rng.permutation(len(users))
+        users, positive = users[order], self.seen.indices[order]
+        negative = unseen(self.seen, users, rng)
+        for start in range(0, len(users), self.settings.batch_size):
+            part = slice(start, start + self.settings.batch_size)
+            yield [(users[part], positive[part].astype(np.int64), negative[part])]
+
+    @torch.no_grad()
+    def mean_loss(self, validation: Sequences) -> float:
+        """1 - NDCG of the validation targets over the whole catalogue.
+
+        BPR's own loss rises again long before the ranking is at its best: it mostly counts how
+        far easy items lie behind.
+        """
+        self.model.eval()
+        h = self.model()
+        first = self.model.n_items + self.first_validation
+        scores = h[first : first + len(validation)] @ h[: self.model.n_items].T
+        ranks = metrics.target_ranks(scores.cpu().numpy(), validation.targets(),
+                                     validation.histories())
+        return self._finite(1 - metrics.ndcg(ranks, validation.n_items), "validation")
+
+    def loss(self, group: tuple[np.ndarray, ...]) -> Tensor:
+        users, positive, negative = (torch.from_numpy(a).to(self.device) for a in group)
+        h = self.model()
+        user = h[self.model.n_items + users]
+        return bpr((user * h[positive]).sum(1), (user * h[negative]).sum(1))
+
+
+def unseen(seen: csr_array, users: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """For each user an item, drawn uniformly from those that they have not seen.
+
+    Args:
+        seen: sparse (U, V), sorted indices.
+        users: int (T,).
+
+    Returns:
+        int64 (T,).
+
+    Raises:
+        ValueError: a user has seen everything.
+    """
+    n_items = seen.shape[1]
+    counts = np.diff(seen.indptr)
+    if len(counts) and counts.max() >= n_items:
+        raise ValueError(f"user {int(counts.argmax())} has seen all {n_items} items: there is none "
+                         "to hold against them. Leave the user out")
+    taken = np.repeat(np.arange(len(counts)), counts) * n_items + seen.indices  # ascending
+    drawn = rng.integers(0, n_items, len(users))
+    again = np.arange(len(users))
+    while len(again):
+        keys = users[again] * n_items + drawn[again]
+        place = np.minimum(np.searchsorted(taken, keys), len(taken) - 1)
+        again = again[taken[place] == keys]
+        drawn[again] = rng.integers(0, n_items, len(again))
+    return drawn
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from nbrec.models.fusion import EarlyFusion, LateFusion
 from nbrec.models.mamba import MambaBlock
 from nbrec.models.transformer import TransformerBlock, sinusoidal_positions
 from nbrec.models.xlstm import MLSTMBlock, SLSTMBlock
@@ -18,6 +19,9 @@ class NextItemModel(nn.Module):
         h_t^0 = Dropout(m_i sqrt(d) + p_t)      m_i: the embedding of item i, p_t: its position
         H^l = block_l(H^(l-1))
         y_t = LayerNorm(h_t^L) W_out + b_out    (thesis eq. 3.5 and 3.11)
+
+    A hybrid has an ``early`` fusion, which joins m_i with frozen vectors of item i, or a ``late``
+    one, which joins what enters the output layer with a frozen vector of the user, or both.
 
     Args:
         n_items: size V of the catalogue.
@@ -37,6 +41,8 @@ class NextItemModel(nn.Module):
                  output_bias: bool = True):
         super().__init__()
         self.max_length = max_length
+        self.early: EarlyFusion | None = None
+        self.late: LateFusion | None = None
         self.embedding = nn.Embedding(n_items, d_model)
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(d_model) if final_norm else nn.Identity()
@@ -50,9 +56,19 @@ class NextItemModel(nn.Module):
             persistent=False,
         )
 
+    @property
+    def n_items(self) -> int:
+        """Size V of the catalogue."""
+        return self.embedding.num_embeddings
+
+    def item_vectors(self, items: Tensor) -> Tensor:
+        """What the first block gets of each item: int64 (..) -> float (.., D)."""
+        h = self.embedding(items) * self.scale
+        return h if self.early is None else self.early(h, items)
+
     def inputs(self, items: Tensor) -> Tensor:
         """H^0: int64 (B, L) catalogue indices -> float (B, L, D)."""
-        h = self.embedding(items) * self.scale
+        h = self.item_vectors(items)
         if self.positions is not None:
             h = h + self.positions[: items.shape[1]]
         return self.dropout(h)
@@ -60,7 +76,8 @@ class NextItemModel(nn.Module):
     def forward(self, items: Tensor) -> Tensor:
         """What enters the output layer: int64 (B, L), padded on the right -> float (B, L, D).
 
-        What stands at padded positions is meaningless and must be dropped.
+        With a late fusion it goes through that before: ``model.late(h, user)``. What stands at
+        padded positions is meaningless and must be dropped.
         """
         h = self.inputs(items)
         for block in self.blocks:
@@ -83,7 +100,7 @@ class NextItemModel(nn.Module):
             ValueError: there are positions, and none is left for this item.
         """
         t, states = state or (0, [None] * len(self.blocks))
-        h = self.embedding(items) * self.scale
+        h = self.item_vectors(items)
         if self.positions is not None:
             if t >= self.max_length:
                 raise ValueError(f"item {t + 1} has no position: max_length={self.max_length}. "
@@ -96,18 +113,19 @@ class NextItemModel(nn.Module):
         return self.norm(h), (t + 1, after)
 
     @torch.inference_mode()
-    def score(self, items: Tensor, lengths: Tensor) -> Tensor:
+    def score(self, items: Tensor, lengths: Tensor, users: Tensor | None = None) -> Tensor:
         """Scores of every item as the next one after each history.
 
         Args:
             items: int64 (B, L), padded on the right.
             lengths: int64 (B,), how many items of each row are real, >= 1.
+            users: float (B, d_user), the vectors of the users; for a late fusion only.
 
         Returns:
             float (B, V): the logits y.
         """
-        h = self(items)
-        return self.output(h[torch.arange(len(items), device=items.device), lengths - 1])
+        h = self(items)[torch.arange(len(items), device=items.device), lengths - 1]
+        return self.output(h if self.late is None else self.late(h, users))
 
 
 def transformer(n_items: int, d_model: int = 512, n_layers: int = 2, n_heads: int = 8,
@@ -142,6 +160,30 @@ def xlstm(n_items: int, d_model: int = 512, n_layers: int = 2, n_heads: int = 8,
     blocks = [SLSTMBlock(d_model, n_heads, dropout) if layer in slstm_at else
               MLSTMBlock(d_model, n_heads, expand, dropout, form) for layer in range(n_layers)]
     return _recurrent(n_items, blocks, d_model, input_dropout, max_length)
+
+
+BLOCKS = ("attention", "mamba", "mlstm", "slstm")
+
+
+def stack(n_items: int, blocks: tuple[str, ...], d_model: int = 512, n_heads: int = 8,
+          d_ff: int | None = None, d_state: int = 16, d_conv: int = 8, expand: int = 2,
+          dropout: float = 0.1, input_dropout: float = 0.0, max_length: int = 90) -> NextItemModel:
+    """Blocks of several kinds in any order, as Lieber et al. (2024) propose.
+
+    A recurrent block tells the blocks above it the order of the items; positions are added only
+    where attention comes first.
+
+    Args:
+        blocks: kinds from the first to the last, each one of ``BLOCKS``.
+    """
+    make = {"attention": lambda: TransformerBlock(d_model, n_heads, d_ff, dropout),
+            "mamba": lambda: MambaBlock(d_model, d_state, d_conv, expand, dropout),
+            "mlstm": lambda: MLSTMBlock(d_model, n_heads, expand, dropout),
+            "slstm": lambda: SLSTMBlock(d_model, n_heads, dropout)}
+    if not blocks or not set(blocks) <= set(make):
+        raise ValueError(f"blocks={blocks!r}: expected one or more of {', '.join(BLOCKS)}")
+    return NextItemModel(n_items, [make[kind]() for kind in blocks], d_model, max_length,
+                         input_dropout, positions=blocks[0] == "attention", final_norm=True)
 
 
 def _recurrent(n_items: int, blocks: list[nn.Module], d_model: int, dropout: float,
