@@ -41,7 +41,7 @@ def plain_step(run: Run, batch) -> None:
     """One step as it is usually written: pad to the longest, form all logits, ignore padding."""
     longest = max(items.shape[1] for items, _, _ in batch)
     inputs, outputs = [], []
-    for items, real, targets in batch:
+    for items, real, _, targets in batch:
         target = np.full(items.shape, -100)
         target[real] = targets
         pad = ((0, 0), (0, longest - items.shape[1]))
@@ -96,7 +96,7 @@ def main() -> None:
             steps[options.memory](run, batch)
         print(peak_megabytes() - before)
         return
-    targets = sum(len(group[2]) for batch in work for group in batch)
+    targets = sum(len(group[-1]) for batch in work for group in batch)
     epoch_targets = len(train.items) - len(train)
     seconds = {name: [] for name in steps}
     for name in steps:

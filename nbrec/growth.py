@@ -52,7 +52,8 @@ def step_cost(model: str, length: int, batch: int = 8, d_model: int = 128, n_ite
     run.model.to(run.device)
     rng = np.random.default_rng(0)
     items = rng.integers(0, n_items, (batch, length + 1))
-    group = items[:, :-1], np.ones((batch, length), bool), items[:, 1:].ravel()
+    real = np.ones((batch, length), bool)
+    group = items[:, :-1], real, np.flatnonzero(real), items[:, 1:].ravel()
     before = peak_megabytes(run.device)
     seconds = []
     for _ in range(repeats + 1):

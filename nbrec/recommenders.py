@@ -79,7 +79,7 @@ def parse(name: str) -> Parts:
     users = [c for c in contexts if c.removesuffix(LITERAL).removesuffix(USER) != c]
     items = [c for c in contexts if c not in users]
     user = users[0].removesuffix(LITERAL).removesuffix(USER) if users else ""
-    wrong = [c for c in (*items, *([user] if user else [])) if c not in known]
+    wrong = [c for c in (*items, *([user] if users else [])) if c not in known]
     if (wrong or len(users) > 1 or len(set(items)) < len(items)
             or not (backbone or not contexts and base in {*CLASSICAL, *known})):
         raise ValueError(

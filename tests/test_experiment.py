@@ -304,7 +304,62 @@ def test_all_models_of_the_profiles_exist():
     for profile in PROFILES.values():
         for label, settings in profile.models.items():
             settings = dict(settings)
-            recommenders.create(settings.pop("model", label), **settings)
+            recommenders.create(settings.pop("model", label), pd.Series({1: "a film"}), **settings)
+            assert set(experiment.parts(profile, label).contexts) <= set(profile.models)
+
+
+HYBRID = {"d_model": 8, "n_heads": 2, "n_layers": 1, "batch_size": 16, "max_epochs": 2,
+          "learning_rate": 0.01}
+MADE = replace(PROFILE, folds_run=(0,), variants={"original": 0}, models={
+    "gcn": {"d_model": 4, "max_epochs": 2}, "transformer+gcn": HYBRID,
+    "transformer+gcn+gcn-user": HYBRID, "transformer+tfidf": HYBRID, "tfidf": {}})
+TITLES = pd.DataFrame({"movieId": np.arange(30),
+                       "title": [f"Film {'ABC'[i % 3]} {i} (1999)" for i in range(30)],
+                       "genres": ["Drama|War" if i % 2 else "Comedy" for i in range(30)]})
+
+
+def run_made(folder, profile=MADE, **options):
+    return experiment.run(profile, folder=folder, data=replace(toy_data(), movies=TITLES),
+                          progress=False, **options)
+
+
+def test_hybrids_share_the_training_of_their_context(tmp_path, monkeypatch):
+    monkeypatch.delenv("NBREC_DATA", raising=False)
+    made = run_made(tmp_path).set_index("model")
+    assert set(made.index) == set(MADE.models)
+    steps = made.loc[["transformer+gcn", "transformer+gcn+gcn-user"], "seconds_context"]
+    graph = records.histories(made.reset_index()).query("model == 'gcn'")["seconds"].sum()
+    assert steps.to_numpy() == pytest.approx(graph, abs=1e-4)  # trained once, counted twice
+    assert np.isnan(made.loc["gcn", "seconds_context"])
+    assert made.loc["transformer+gcn", "seconds"] > steps.iloc[0]
+    kept = list(tmp_path.rglob("*.safetensors"))
+    assert [path.parent.name for path in kept] == ["gcn"]
+    # alone, without the checkpoint: the same numbers
+    alone = run_made(tmp_path / "alone", models=["transformer+gcn"])
+    assert alone.iloc[0]["key"] == made.loc["transformer+gcn", "key"]
+    two = [records.read_record(p)["ranks"] for p in
+           (alone.iloc[0]["path"], made.loc["transformer+gcn", "path"])]
+    assert two[0] == two[1]
+
+
+def test_a_hybrid_runs_again_when_its_context_changes(tmp_path):
+    first = run_made(tmp_path, models=["transformer+gcn", "tfidf"]).set_index("model")
+    other = replace(MADE, models=MADE.models | {"gcn": {"d_model": 5, "max_epochs": 2}})
+    second = run_made(tmp_path, other, models=["transformer+gcn", "tfidf"]).set_index("model")
+    assert first.loc["transformer+gcn", "key"] != second.loc["transformer+gcn", "key"]
+    assert first.loc["tfidf", "date"] == second.loc["tfidf", "date"]
+    alone = replace(MADE, models={"transformer+gcn": HYBRID})
+    with pytest.raises(ValueError, match="no settings for .'gcn'., of which transformer.gcn"):
+        run_made(tmp_path, alone)
+
+
+def test_models_without_weights_are_left_out_and_named(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(experiment.recommenders.text, "find_weights", lambda encoder: None)
+    profile = replace(MADE, models=MADE.models | {"modernbert": {}})
+    made = run_made(tmp_path, profile, models=["modernbert", "tfidf"])
+    assert made["model"].tolist() == ["tfidf"] and "ModernBERT-base" in caplog.text
+    with pytest.raises(ValueError, match="toy has no table of movies"):
+        experiment.run(profile, models=["tfidf"], folder=tmp_path, data=toy_data())
 
 
 def test_the_command_line_runs_and_refuses(monkeypatch, tmp_path, capsys):

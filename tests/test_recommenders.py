@@ -1,6 +1,7 @@
 """Names, settings and batches of recommenders."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -16,6 +17,10 @@ def data(users=25, n_items=12):
                      np.arange(n_items))
 
 
+DOCUMENTS = pd.Series([f"a film about {'war love space ghost'.split()[i % 4]} and {i}"
+                       for i in range(12)])
+
+
 @pytest.fixture(scope="module")
 def fitted():
     return recommenders.create("transformer", d_model=8, n_heads=2, max_length=6, max_epochs=1,
@@ -23,9 +28,9 @@ def fitted():
 
 
 def test_a_setting_that_no_model_has_is_refused_before_training():
-    for name in recommenders.names():
+    for name in (*recommenders.names(), "xlstm+gat", "mamba-attention"):
         with pytest.raises(TypeError, match="depth|no arguments"):
-            recommenders.create(name, depth=3)
+            recommenders.create(name, DOCUMENTS, depth=3)
 
 
 def test_settings_reach_the_model_and_the_training(fitted):
@@ -59,15 +64,80 @@ def test_the_callers_seed_does_not_matter():
     assert np.array_equal(*scores)
 
 
-@pytest.mark.parametrize("name", recommenders.names())
+@pytest.mark.parametrize("name", [*recommenders.names(), "mamba+gcn+gcn-user"])
 def test_no_histories_give_no_scores(name):
-    if name in recommenders.NEURAL:
-        model = recommenders.create(name, d_model=8, max_epochs=1).fit(data(), data())
-    else:
-        model = recommenders.create(name, **{"rank": 3} if name == "svd" else {}).fit(data())
+    if reason := recommenders.missing(name):
+        pytest.skip(reason)
+    trained = name not in {*recommenders.CLASSICAL, *recommenders.CONTENT}
+    kw = {"d_model": 8, "max_epochs": 1} if trained else {"rank": 3} if name == "svd" else {}
+    model = recommenders.create(name, DOCUMENTS, **kw).fit(data(), data())
     assert model.score([]).shape == (0, 12)
 
 
 def test_scores_before_training_are_refused():
     with pytest.raises(RuntimeError, match="call fit first"):
         recommenders.create("mamba", d_model=8).score([np.array([1])])
+
+
+@pytest.mark.parametrize("name, parts", [
+    ("svd", ("svd", (), "", False)),
+    ("gat", ("gat", (), "", False)),
+    ("xlstm+gat", ("xlstm", ("gat",), "", False)),
+    ("transformer+minibert+gat", ("transformer", ("minibert", "gat"), "", False)),
+    ("mamba+gat+lightgcn-user", ("mamba", ("gat",), "lightgcn", False)),
+    ("xlstm+gat-user-literal", ("xlstm", (), "gat", True)),
+    ("attention-mamba-mamba-attention+tfidf",
+     ("attention-mamba-mamba-attention", ("tfidf",), "", False)),
+])
+def test_names_are_taken_apart(name, parts):
+    found = recommenders.parse(name)
+    assert (found.base, found.items, found.user, found.literal) == parts
+    assert found.contexts == tuple(dict.fromkeys([*parts[1], *([parts[2]] if parts[2] else [])]))
+
+
+@pytest.mark.parametrize("name", [
+    "", "bert", "xlstm+", "xlstm+bert", "gat+xlstm", "svd+gat", "xlstm+gat+gat", "xlstm gat",
+    "xlstm+gat-user+gcn-user", "xlstm+-user", "attention", "attention-lstm", "mamba+gat-users",
+])
+def test_what_is_no_name_is_refused_with_all_that_are(name):
+    with pytest.raises(ValueError) as error:
+        recommenders.create(name, DOCUMENTS)
+    for word in (repr(name), "item-knn", "modernbert", "lightgcn", "xlstm", "slstm", "-user"):
+        assert word in str(error.value)
+
+
+def test_models_that_read_need_documents_and_weights(monkeypatch):
+    for name in ("tfidf", "mamba+minibert"):
+        with pytest.raises(ValueError, match="documents of the films"):
+            recommenders.create(name)
+    monkeypatch.setattr(recommenders.text, "find_weights", lambda encoder: None)
+    assert "answerdotai/ModernBERT-base" in recommenders.missing("xlstm+gat+modernbert")
+    assert recommenders.missing("xlstm+gat+tfidf") == recommenders.missing("svd") == ""
+
+
+def test_settings_of_contexts_are_told_apart():
+    def told(**context):
+        made = recommenders.create("gat", **context)
+        return recommenders.create("mamba+gat", contexts={"gat": made}).describe()
+
+    assert told(dropout=0.5) == told() and told(dropout=0.4) != told() != told(seed=3)
+    assert told()["contexts"]["gat"]["n_heads"] == 4
+    documents = [recommenders.create("tfidf", d).describe() for d in (DOCUMENTS, DOCUMENTS[::-1])]
+    assert documents[0] != documents[1]
+
+
+def test_a_context_that_is_fitted_is_not_fitted_again():
+    context = recommenders.create("lightgcn", max_epochs=2).fit(data(), data())
+    before = context.items().clone()
+    hybrid = recommenders.create("mamba+lightgcn", contexts={"lightgcn": context}, d_model=8,
+                                 max_epochs=1).fit(data(), data())
+    assert torch.equal(hybrid.model.early.frozen_lightgcn, before)
+    assert len(context.history.seconds) == 2
+    assert hybrid.context_seconds == {"lightgcn": sum(context.history.seconds)}
+
+
+def test_a_film_without_a_document_scores_nothing():
+    model = recommenders.create("tfidf", DOCUMENTS.drop([5])).fit(data())
+    scores = model.score([np.array([1])])[0]
+    assert scores[5] == 0 and scores[1] == pytest.approx(1) and scores[9] > 0
+    assert not model.items()[5].any()

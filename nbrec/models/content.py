@@ -26,9 +26,10 @@ class Content:
     def users(self, histories: list[np.ndarray]) -> np.ndarray | sparse.csr_array:
         """v_u: float32 (B, d), sparse if the vectors are."""
         h = history_matrix(histories, self.vectors.shape[0])
-        return normalize(h, "l1") @ self.vectors
+        return (normalize(h, "l1") if len(histories) else h) @ self.vectors
 
     def score(self, histories: list[np.ndarray]) -> np.ndarray:
         """float32 (B, V), in [-1, 1]."""
-        scores = normalize(self.users(histories)) @ self.vectors.T
+        users = self.users(histories)
+        scores = (normalize(users) if len(histories) else users) @ self.vectors.T
         return scores.toarray() if sparse.issparse(scores) else scores

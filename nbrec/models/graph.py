@@ -62,22 +62,24 @@ class Graph:
         graph.rows.resize((self.n_nodes + len(histories),) * 2)
         return graph
 
-    def matrix(self, self_loops: bool, device: torch.device | str = "cpu") -> Tensor:
-        """Sparse CSR float32 (N, N) with entries 1 / sqrt(|N(i)| |N(j)|) for j in N(i).
+    def matrix(self, self_loops: bool, like: Tensor | None = None) -> Tensor:
+        """Sparse CSR float (N, N) with entries 1 / sqrt(|N(i)| |N(j)|) for j in N(i).
 
         Args:
             self_loops: whether every node is its own neighbour, too, and is counted as one.
+            like: of the same type and on the same device; by default float32 on the CPU.
         """
-        key = f"{self_loops} {device}"
+        like = torch.empty(0) if like is None else like
+        key = f"{self_loops} {like.device} {like.dtype}"
         if key not in self._made:
             a = self.rows
             if self_loops:
                 a = (a + sparse.eye_array(self.n_nodes, dtype=np.float32)).tocsr()
             a.sort_indices()
-            degree = np.maximum(np.diff(a.indptr), 1).astype(np.float32)  # 1: a film unseen by all
+            degree = np.maximum(np.diff(a.indptr), 1.0)  # 1: a film that nobody has seen
             owner = np.repeat(np.arange(self.n_nodes), np.diff(a.indptr))
-            values = 1 / np.sqrt(degree[owner] * degree[a.indices])
-            self._made[key] = csr(a.indptr, a.indices, values, self.n_nodes, device)
+            values = torch.as_tensor(1 / np.sqrt(degree[owner] * degree[a.indices])).to(like)
+            self._made[key] = csr(a.indptr, a.indices, values)
         return self._made[key]
 
     def reverse(self, device: torch.device | str = "cpu") -> Tensor:
@@ -92,12 +94,13 @@ class Graph:
         return self._made[key]
 
 
-def csr(indptr, indices, values, n: int, device: torch.device | str) -> Tensor:
+def csr(indptr, indices, values: Tensor) -> Tensor:
     """A square sparse tensor; 32-bit indices, which the CPU's kernel multiplies faster."""
-    index = [torch.as_tensor(a, dtype=torch.int32, device=device) for a in (indptr, indices)]
+    index = [torch.as_tensor(a, dtype=torch.int32, device=values.device)
+             for a in (indptr, indices)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse")  # "CSR is in beta", in every process anew
-        return torch.sparse_csr_tensor(*index, torch.as_tensor(values, device=device), size=(n, n),
+        return torch.sparse_csr_tensor(*index, values, size=(len(indptr) - 1,) * 2,
                                        check_invariants=False)
 
 
@@ -119,7 +122,7 @@ class LightGCNLayer(nn.Module):
 
     def forward(self, h: Tensor, graph: Graph) -> Tensor:
         """float (N, D) -> (N, D)."""
-        return _Propagate.apply(graph.matrix(False, h.device), h)
+        return _Propagate.apply(graph.matrix(False, h), h)
 
 
 class GCNLayer(nn.Module):
@@ -134,7 +137,7 @@ class GCNLayer(nn.Module):
 
     def forward(self, h: Tensor, graph: Graph) -> Tensor:
         """float (N, D) -> (N, D)."""
-        return _Propagate.apply(graph.matrix(True, h.device), self.weight(h))
+        return _Propagate.apply(graph.matrix(True, h), self.weight(h))
 
 
 class GATLayer(nn.Module):
@@ -172,7 +175,7 @@ class GATLayer(nn.Module):
         Args:
             z: float (N, H, D / H).
         """
-        a = graph.matrix(True, z.device)
+        a = graph.matrix(True, z)
         ends, sender = a.crow_indices().long(), a.col_indices()
         own = torch.repeat_interleave(ends.diff())
         e = F.leaky_relu((z * self.receiver).sum(-1).index_select(0, own)
@@ -196,14 +199,14 @@ class _WeightedSum(torch.autograd.Function):
     def forward(ctx, alpha, z, graph):
         ctx.graph = graph
         ctx.save_for_backward(alpha, z)
-        a = graph.matrix(True, z.device)
+        a = graph.matrix(True, z)
         return torch.stack([_with(a, values) @ part for values, part in
                             zip(alpha.T.contiguous(), _heads(z), strict=True)], 1)
 
     @staticmethod
     def backward(ctx, grad):
         alpha, z = ctx.saved_tensors
-        a = ctx.graph.matrix(True, z.device)
+        a = ctx.graph.matrix(True, z)
         back = alpha.index_select(0, ctx.graph.reverse(z.device)).T.contiguous()
         g = _heads(grad)
         dz = [_with(a, values) @ part for values, part in zip(back, g, strict=True)]
@@ -219,7 +222,7 @@ def _heads(z: Tensor) -> Tensor:
 
 def _with(matrix: Tensor, values: Tensor) -> Tensor:
     """The same pattern with other values."""
-    return csr(matrix.crow_indices(), matrix.col_indices(), values, len(matrix), values.device)
+    return csr(matrix.crow_indices(), matrix.col_indices(), values)
 
 
 class GraphModel(nn.Module):

@@ -1,0 +1,223 @@
+"""Early and late fusion: their equations by hand, what stays frozen, and what the user knows."""
+
+import numpy as np
+import pytest
+import torch
+
+from nbrec import metrics, recommenders
+from nbrec.evaluate import evaluate
+from nbrec.models.fusion import EarlyFusion, LateFusion
+from nbrec.models.next_item import stack, transformer
+from nbrec.sequences import Sequences
+
+NEURAL = {"d_model": 16, "learning_rate": 0.01, "batch_size": 16, "max_epochs": 3}
+
+
+def sequences(parts, n_items):
+    offsets = np.concatenate(([0], np.cumsum([len(p) for p in parts])))
+    return Sequences(np.arange(len(parts)), np.concatenate(parts).astype(np.int32), offsets,
+                     np.arange(n_items))
+
+
+def random_sequences(seed=0, users=30, n_items=12):
+    rng = np.random.default_rng(seed)
+    return sequences([rng.permutation(n_items)[: rng.integers(3, 9)] for _ in range(users)],
+                     n_items)
+
+
+def linear(layer, x):
+    return x @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()
+
+
+def test_early_fusion_by_hand():
+    torch.manual_seed(0)
+    contexts = {"gat": torch.randn(5, 3), "minibert": 4 + torch.randn(5, 7)}
+    fusion = EarlyFusion(contexts, 6).double().eval()
+    items, e = torch.tensor([[4, 0], [2, 2]]), torch.randn(2, 2, 6, dtype=torch.float64)
+    parts = [e.numpy()]
+    for k, name in enumerate(contexts):
+        x = contexts[name].double().numpy()[items]
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+        norm = fusion.norms[k]
+        x = x * norm.weight.detach().numpy() + norm.bias.detach().numpy()
+        parts.append(linear(fusion.up[k], x))
+    c = np.concatenate(parts, -1)
+    z = np.maximum(linear(fusion.f1, c), 0)
+    assert c.shape[-1] == 18 and z.shape[-1] == 12  # (n + 1) d, and two thirds of it
+    expected = linear(fusion.f2, z)
+    assert np.abs(fusion(e, items).detach().numpy() - expected).max() < 1e-12
+    assert np.abs(expected).max() > 0.1
+    assert EarlyFusion({"gat": torch.randn(5, 3)}, 6).f1.out_features == 8  # 4/3 d
+
+
+def test_late_fusion_by_hand():
+    torch.manual_seed(0)
+    fusion = LateFusion(3, 4).double()
+    h, user = torch.randn(5, 4, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
+    u = linear(fusion.project, user.numpy())
+    g = 1 / (1 + np.exp(-linear(fusion.gate, np.concatenate([h.numpy(), u], 1))))
+    expected = g * h.numpy() + (1 - g) * u
+    assert np.abs(fusion(h, user).detach().numpy() - expected).max() < 1e-12
+    with torch.no_grad():
+        fusion.gate.weight.zero_()
+        fusion.gate.bias.fill_(50.0)  # an open gate lets the sequence through
+    assert torch.allclose(fusion(h, user), h, atol=1e-12)
+    assert (fusion(h, user) - torch.from_numpy(expected)).abs().max() > 0.1
+
+
+def test_bad_contexts_are_refused():
+    with pytest.raises(ValueError, match="no context"):
+        EarlyFusion({}, 4)
+    with pytest.raises(ValueError, match="'gat'.*1 values that are not finite"):
+        EarlyFusion({"gat": torch.tensor([[1.0, float("nan")]])}, 4)
+    one, other = torch.randn(3, 2), torch.randn(3, 2)
+    assert EarlyFusion({"gat": one}, 4).digest() != EarlyFusion({"gat": other}, 4).digest()
+
+
+class Fixed:
+    """A context of given vectors."""
+
+    seconds = 0.0
+    vectors = history = ()  # it looks fitted
+
+    def __init__(self, vectors):
+        self.table = vectors
+
+    def items(self):
+        return self.table
+
+    def describe(self):
+        return {}
+
+
+@pytest.mark.parametrize("backbone", [*recommenders.NEURAL, "attention-mamba-mlstm-slstm"])
+def test_frozen_vectors_stay_and_count(backbone):
+    data, table = random_sequences(), torch.randn(12, 5)
+    kw = NEURAL if backbone == "mamba" else NEURAL | {"n_heads": 2}
+    fitted = recommenders.create(f"{backbone}+gat", contexts={"gat": Fixed(table)}, **kw)
+    fitted.fit(data, data)
+    assert torch.equal(fitted.model.early.frozen_gat, table)
+    assert "early.frozen_gat" not in dict(fitted.model.named_parameters())
+    scores = fitted.score(data.histories())
+    fitted.model.early.frozen_gat.copy_(table.flip(0))
+    assert np.abs(fitted.score(data.histories()) - scores).max() > 1e-3
+    # one item at a time: the same as all at once
+    items = torch.from_numpy(data[0][:-1].astype(np.int64))[None]
+    state, steps = None, []
+    for t in range(items.shape[1]):
+        h, state = fitted.model.step(items[:, t], state)
+        steps.append(h)
+    assert torch.allclose(torch.stack(steps, 1), fitted.model(items), atol=1e-4)
+
+
+def learnable(users, seed, n_items=20):
+    """The next item is a function of the last two: popularity cannot know it."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for _ in range(users):
+        s = list(rng.integers(0, n_items, 2))
+        while len(s) < 12:
+            s.append((s[-1] + 3 * s[-2] + 1) % n_items)
+        parts.append(np.array(s))
+    return sequences(parts, n_items)
+
+
+@pytest.mark.parametrize("context", ["zeros", "noise"])
+def test_a_context_without_information_does_no_harm(context):
+    train, held, test = learnable(400, 0), learnable(40, 1), learnable(100, 2)
+    table = torch.zeros(20, 4) if context == "zeros" else torch.randn(20, 4)
+    kw = {"d_model": 32, "n_heads": 2, "learning_rate": 3e-3, "batch_size": 32,
+          "max_epochs": 40, "patience": 40, "dropout": 0.0}
+    hit = {}
+    for name in ("transformer", "transformer+gat"):
+        contexts = {"gat": Fixed(table)}
+        model = recommenders.create(name, contexts=contexts, **kw).fit(train, held)
+        hit[name] = metrics.hit_rate(evaluate(model, test, mask_seen=False).ranks, 1)
+    assert min(hit.values()) > 0.9, hit
+
+
+GRAPH = {"max_epochs": 2, "seed": 0}
+
+
+def test_user_vectors_after_each_item_are_those_of_a_newcomer():
+    data = random_sequences()
+    fitted = recommenders.create("transformer+lightgcn+lightgcn-user", n_heads=2, **NEURAL)
+    fitted.contexts["lightgcn"] = context = recommenders.create("lightgcn", **GRAPH)
+    fitted.fit(data, data)
+    vectors = fitted._user_vectors(data, train=True)
+    assert vectors.shape == (len(data.items), 64)
+    for u in (0, 7):
+        for t in range(len(data[u])):
+            alone = context.users([data[u][: t + 1]], fold_in=True)[0].numpy()
+            assert vectors[data.offsets[u] + t] == pytest.approx(alone, abs=1e-6)
+    assert np.abs(vectors).max() > 1e-3
+    assert fitted.score(data.histories()).shape == (30, 12)
+
+
+def test_the_literal_user_vector_knows_the_future_and_the_causal_one_does_not():
+    data = random_sequences()
+    changed = sequences([np.r_[data[u][:2], data[u][2:][::-1]] if u else
+                         np.r_[data[0][:2], np.setdiff1d(np.arange(12), data[0])[:3]]
+                         for u in range(len(data))], 12)  # user 0 goes on otherwise
+
+    def early(form):
+        fitted = recommenders.create(f"transformer+lightgcn{form}", n_heads=2, **NEURAL)
+        fitted.contexts["lightgcn"] = recommenders.create("lightgcn", **GRAPH).fit(data, data)
+        return [fitted._user_vectors(part, train=True)[:2] for part in (data, changed)]
+
+    causal, literal = early("-user"), early("-user-literal")
+    assert np.array_equal(*causal)
+    assert np.abs(literal[0] - literal[1]).max() > 1e-3
+    assert np.array_equal(literal[0][0], literal[0][1])  # one vector for the whole history
+
+
+def test_late_fusion_trains_and_scores_with_the_vector_of_each_position():
+    """The gate's gradient must be that of a loop over positions, each with its own vector."""
+    from nbrec.losses import cross_entropy
+    from nbrec.train import Run, TrainSettings, batches
+
+    torch.manual_seed(0)
+    data = random_sequences(users=9)
+    model = transformer(12, d_model=8, n_layers=1, n_heads=2, dropout=0.0)
+    model.late = LateFusion(3, 8)
+    users = torch.randn(len(data.items), 3).numpy()
+    run = Run(model.double(), TrainSettings(), users=(users.astype(np.float64),) * 2)
+    total = 0.0
+    for batch in batches(data, np.arange(9), 9, 3, 90):
+        total = total + sum(run.loss(group) for group in batch)
+    expected = 0.0
+    for u in range(9):
+        s = torch.from_numpy(data[u].astype(np.int64))
+        h = model(s[None, :-1])[0]
+        for t in range(len(s) - 1):
+            own = torch.from_numpy(users[data.offsets[u] + t]).double()
+            fused = model.late(h[t], own)[None]
+            expected = expected + cross_entropy(fused, model.output.weight, model.output.bias,
+                                                s[t + 1 : t + 2])
+    assert total.item() == pytest.approx(expected.item(), rel=1e-10)
+    found, wanted = (torch.autograd.grad(loss, model.late.gate.weight)[0]
+                     for loss in (total, expected))
+    assert torch.allclose(found, wanted, atol=1e-10) and wanted.abs().max() > 1e-3
+
+
+def test_a_late_fusion_without_users_is_refused():
+    from nbrec.train import fit
+
+    model = transformer(12, d_model=8, n_layers=1, n_heads=2)
+    model.late = LateFusion(3, 8)
+    with pytest.raises(ValueError, match="late fusion needs the vectors of the users"):
+        fit(model, random_sequences(), random_sequences())
+
+
+def test_stacks_have_the_blocks_of_their_name():
+    model = stack(12, ("mamba", "attention", "mlstm"), d_model=8, n_heads=2)
+    assert [type(b).__name__ for b in model.blocks] == ["MambaBlock", "TransformerBlock",
+                                                        "MLSTMBlock"]
+    assert model.positions is None  # the Mamba block below tells the attention the order
+    assert stack(12, ("attention", "mamba"), d_model=8, n_heads=2).positions is not None
+    with pytest.raises(ValueError, match="'lstm'"):
+        stack(12, ("mamba", "lstm"), d_model=8)
+    order = [recommenders.create(name, n_heads=2, **NEURAL).fit(
+        random_sequences(), random_sequences()).history.train_loss[-1]
+        for name in ("attention-mamba", "mamba-attention")]
+    assert order[0] != order[1]
