@@ -40,19 +40,25 @@ _MODELS = {  # name: (label, colour, marker)
     "gcn": ("GCN", "#8FD3BC", "v"),
     "lightgcn": ("LightGCN", "#00B386", "p"),
     "gat": ("GAT", "#006B4E", "h"),
-    "transformer+bert": ("Transformer + BERT", "#F08A4B", "o"),
-    "transformer+minibert": ("Transformer + MiniBERT", "#F5AE83", "o"),
-    "transformer+modernbert": ("Transformer + ModernBERT", "#9E4206", "o"),
-    "transformer+gat": ("Transformer + GAT", VERMILION, "o"),
-    "transformer+lightgcn": ("Transformer + LightGCN", "#772F00", "o"),
-    "transformer+item-knn": ("Transformer + Item-KNN", "#4F1F00", "o"),
-    "mamba+gat": ("Mamba + GAT", "#CC79A7", "s"),
-    "mamba+bert": ("Mamba + BERT", "#E3B1CC", "s"),
-    "mamba+lightgcn": ("Mamba + LightGCN", "#A3457B", "s"),
-    "xlstm+gat": ("xLSTM + GAT", "#7B2D5B", "^"),
-    "xlstm+bert": ("xLSTM + BERT", "#B58AA5", "^"),
-    "xlstm+lightgcn": ("xLSTM + LightGCN", "#4D1A38", "^"),
+    "minibert": ("MiniBERT", "#C9A227", "d"),
+    "modernbert": ("ModernBERT", "#8A6D00", "d"),
 }
+_CONTEXTS = {"gat": "GAT", "lightgcn": "LightGCN", "gcn": "GCN", "minibert": "MiniBERT",
+             "modernbert": "ModernBERT", "tfidf": "TF-IDF"}
+_RAMPS = {  # one colour per context, in their order
+    "transformer": ("#D95400", "#722D00", "#FF7014", "#FFA76E", "#993C00", "#FFD2B5"),
+    "mamba": ("#C75699", "#702552", "#D580B3", "#E3ABCD", "#97326F", "#EECBE0"),
+    "xlstm": ("#A860CA", "#682C82", "#BD87D7", "#D3AEE4", "#8137A5", "#EAD9F2"),
+}
+for _backbone, _ramp in _RAMPS.items():
+    for (_context, _label), _colour in zip(_CONTEXTS.items(), _ramp, strict=True):
+        _MODELS[f"{_backbone}+{_context}"] = (
+            f"{_MODELS[_backbone][0]} + {_label}", _colour, _MODELS[_backbone][2])
+for _name, _colours in {"transformer+gat": ("#E8894F", "#A33F00"),
+                        "xlstm+gat": ("#D9BFE8", "#54206E")}.items():
+    for _end, _words, _colour, _marker in (("", "user", _colours[0], "$u$"),
+                                           ("-literal", "user (literal)", _colours[1], "$l$")):
+        _MODELS[f"{_name}+gat-user{_end}"] = (f"{_MODELS[_name][0]} + {_words}", _colour, _marker)
 MODEL_LABELS = {name: label for name, (label, _, _) in _MODELS.items()}
 MODEL_COLOURS = {name: colour for name, (_, colour, _) in _MODELS.items()}
 MODEL_MARKERS = {name: marker for name, (_, _, marker) in _MODELS.items()}
@@ -124,7 +130,9 @@ def use_style() -> None:
 
 def model_style(name: str) -> tuple[str, str, str]:
     """Label, colour and marker of a model; grey and a cross for one that has none of its own."""
-    return _MODELS.get(name, (name, "#444c56", "X"))
+    label = " + ".join(_CONTEXTS.get(part, _MODELS.get(part, (part,))[0])
+                       for part in name.split("+"))
+    return _MODELS.get(name, (label, "#444c56", "X"))
 
 
 def metric_label(metric: str) -> str:
