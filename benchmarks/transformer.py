@@ -39,7 +39,7 @@ def synthetic_sequences(users: int = USERS, items: int = ITEMS, seed: int = 0) -
 
 def plain_step(run: Run, batch) -> None:
     """One step as it is usually written: pad to the longest, form all logits, ignore padding."""
-    longest = max(items.shape[1] for items, _, _ in batch)
+    longest = max(items.shape[1] for items, *_ in batch)
     inputs, outputs = [], []
     for items, real, _, targets in batch:
         target = np.full(items.shape, -100)
