@@ -64,7 +64,8 @@ def main() -> None:
     if options.peers:
         made |= {f"{name}, torch-geometric": peer(name, graph) for name in options.models}
     runs = {name: RankingRun(model.train(), settings, {}, 0) for name, model in made.items()}
-    work = {name: run.train_batches(sequences, np.random.default_rng(0)) for name, run in runs.items()}
+    work = {name: run.train_batches(sequences, np.random.default_rng(0))
+            for name, run in runs.items()}
     seconds = {name: [] for name in runs}
     for name, run in runs.items():  # the first step makes matrices and optimiser states
         run.step(next(work[name]))
