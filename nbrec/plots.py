@@ -623,6 +623,38 @@ def metric_intervals(
     return fig
 
 
+def pair_matrix(pairs: pd.DataFrame, order: list[str], metric: str = "ndcg@20") -> Figure:
+    """All pairs of models at once: how far the row's model is ahead of the column's.
+
+    A dot marks pairs that are told apart; only the half with the better mean first is drawn.
+
+    Args:
+        pairs: of `comparison.compare_all`.
+        order: models from the best to the worst.
+        metric: what the differences are of.
+    """
+    n = len(order)
+    place = {model: i for i, model in enumerate(order)}
+    ahead, sure = np.full((n, n), np.nan), []
+    for r in pairs.itertuples():
+        if r.better in place and r.worse in place:
+            i, j = sorted((place[r.better], place[r.worse]))
+            ahead[i, j] = r.difference if place[r.better] == i else -r.difference
+            sure += [(j, i)] if r.told_apart else []
+    size = 0.32 * n + 1.8
+    fig, ax = plt.subplots(figsize=(min(size + 0.6, 9.5), min(size, 8.2)))
+    top = np.nanmax(np.abs(ahead), initial=1e-9)
+    image = ax.imshow(ahead, cmap="Blues", vmin=0, vmax=top)
+    for j, i in sure:
+        ax.plot(j, i, "o", ms=3.2, color="white" if ahead[i, j] > 0.55 * top else INK)
+    labels = [model_style(model)[0] for model in order]
+    ax.set_xticks(range(n), labels, rotation=90, fontsize=8)
+    ax.set_yticks(range(n), labels, fontsize=8)
+    ax.grid(False)
+    fig.colorbar(image, ax=ax, shrink=0.7, label=f"ahead in {metric_label(metric)}")
+    return fig
+
+
 def accuracy_vs_time(
     summary: pd.DataFrame, metric: str = "ndcg@20", time: str = "seconds",
     variant: str = "original",

@@ -388,3 +388,18 @@ def test_plotly_in_the_book_asks_no_other_host(monkeypatch):
     monkeypatch.setenv("NBREC_BOOK", "0")
     monkeypatch.setattr(go.Figure, "show", lambda self: shown.append(self))
     assert plots.show_plotly(fig, "fig-toy") is None and shown == [fig]
+
+
+def test_pairs_stand_in_the_upper_half_and_dots_mark_those_told_apart():
+    pairs = pd.DataFrame([("ease", "item-knn", 0.02, True), ("ease", "svd", 0.05, True),
+                          ("svd", "item-knn", 0.01, False)],
+                         columns=["better", "worse", "difference", "told_apart"])
+    fig = plots.pair_matrix(pairs, ["ease", "item-knn", "svd"])
+    ax = fig.axes[0]
+    drawn = np.ma.filled(ax.images[0].get_array().astype(float), np.nan)
+    # item-knn stands before svd in the order, yet is behind it in this pair
+    assert np.array_equal(drawn, [[np.nan, 0.02, 0.05], [np.nan, np.nan, -0.01],
+                                  [np.nan] * 3], equal_nan=True)
+    assert sorted((float(d.get_xdata()[0]), float(d.get_ydata()[0])) for d in ax.lines) == [
+        (1, 0), (2, 0)]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["EASE", "Item-KNN", "SVD"]
