@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import tempfile
-import unicodedata
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy import sparse
+
+from nbrec import titles
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,6 @@ _RULES = {"movieId": ("[0-9]{1,18}", "a whole number"),
           "year": ("([0-9]{4})?", "four digits or nothing"),
           "adult": (f"(?i){'|'.join(_ADULT)}", "yes, no or nothing")}
 _NOTHING = {"", "(no genres listed)", "unknown"}
-_ARTICLES = ("The|A|An|Le|La|Les|L'|Un|Une|El|Los|Las|Una|Il|Lo|Gli|I|Der|Die|Das|Ein|Eine|"
-             "De|Den|Det|Het|En|Ett")
 
 
 # --- metadata ------------------------------------------------------------------------------------
@@ -119,17 +118,10 @@ def matches(movies: pd.DataFrame, metadata: pd.DataFrame) -> pd.Series:
         bool, indexed by movieId in the order of `movies`.
     """
     rows = metadata.set_index("movieId")[["title", "year"]].to_dict("index")
-    same = [movie in rows and _same_film(title, **rows[movie])
+    same = [movie in rows and titles.same_film(_known(title), **rows[movie])
             for movie, title in zip(movies["movieId"], movies["title"], strict=True)]
     return pd.Series(same, index=pd.Index(movies["movieId"], name="movieId"), dtype=bool,
                      name="metadata")
-
-
-def _same_film(one: str, title: str, year: str) -> bool:
-    (name, its_year), (other, in_title) = _split(one), _split(title)
-    year = _known(year) or in_title
-    near = not year or not its_year or abs(int(year) - int(its_year)) <= 1
-    return near and not _keys(name).isdisjoint(_keys(other))
 
 
 # --- documents -----------------------------------------------------------------------------------
@@ -163,7 +155,7 @@ def documents(movies: pd.DataFrame, metadata: pd.DataFrame | None = None,
     for movie, title, genres in zip(movies["movieId"], movies["title"], movies["genres"],
                                     strict=True):
         row = {column: _known(value) for column, value in rows.get(movie, {}).items()}
-        name, year = _split(title)
+        name, year = titles.split(_known(title))
         labelled = {
             "Year": year or row.get("year", ""),
             "Genres": _list(genres) or _list(row.get("genres", "")),
@@ -192,36 +184,6 @@ def _list(joined, most: int | None = None) -> str:
 def _sentence(part: str) -> str:
     text = " ".join(part.split())
     return text if text.endswith((".", "!", "?", "…")) else text + "."
-
-
-def _split(title) -> tuple[str, str]:
-    """("The City of Lost Children (La cité des enfants perdus)", "1995") of a title."""
-    whole = re.fullmatch(r"(.*?)\s*(?:\((\d{4})(?:[-–]\d{0,4})?\))?", _known(title), re.DOTALL)
-    text, year = whole[1], whole[2] or ""
-    main, bracket, rest = text.partition(" (")
-    rest = re.sub(r"(?<=\()[^()]+(?=\))", lambda found: _article(found[0]), bracket + rest)
-    return _article(main) + rest, year
-
-
-def _article(name: str) -> str:
-    """The natural order of a name: "Boot, Das" becomes "Das Boot"."""
-    found = re.fullmatch(rf"(a\.k\.a\. )?(.+), ({_ARTICLES})\s*", name, re.DOTALL)
-    if not found:
-        return name
-    aka, rest, article = found.groups()
-    return (aka or "") + article + ("" if article.endswith("'") else " ") + rest
-
-
-def _keys(name: str) -> set[str]:
-    """The names in a title, each without what editions write differently."""
-    main, bracket, rest = name.partition(" (")
-    keys = set()
-    for part in (main, *re.findall(r"\(([^()]+)\)", bracket + rest)):
-        plain = re.sub(r"^a\.k\.a\.\s*", "", unicodedata.normalize("NFKD", part.casefold()))
-        plain = re.sub(rf"^(?:{_ARTICLES})(?:\s+|(?<='))", "", plain, flags=re.IGNORECASE)
-        # Combining accents are no letters: they go with the spaces and signs.
-        keys.add(re.sub(r"[\W_]+", "", re.sub("[&+]", "and", plain)) or part)
-    return keys
 
 
 def _most_used(tags: pd.DataFrame, most: int = 10) -> dict[int, list[str]]:

@@ -14,7 +14,6 @@ import os
 import random
 import re
 import threading
-import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -26,14 +25,15 @@ import pandas as pd
 import requests
 from tqdm.auto import tqdm
 
+from nbrec import titles
+from nbrec.text import COLUMNS
+
 ADDRESS = "https://api.themoviedb.org/3"
 ATTRIBUTION = "This product uses the TMDB API but is not endorsed or certified by TMDB."
 KEY_HELP = (
     "TMDB gives every account a key, free of charge for non-commercial use: get yours at "
     "https://www.themoviedb.org/settings/api and set the environment variable TMDB_API_KEY"
 )
-COLUMNS = ("movieId", "tmdbId", "title", "year", "genres", "director", "cast", "adult", "keywords",
-           "overview", "poster_path")
 ANSWER = ("tmdbId", "year", "director", "cast", "adult", "keywords", "overview", "poster_path")
 N_CAST = 3  # actors that are kept (thesis 3.5.2)
 SEARCH_PAGES = 5  # of 20 films each
@@ -133,7 +133,8 @@ class _Film:
         if self.imdb:
             return f"find/tt{self.imdb}"
         # Without a year, films of the same title cannot be told apart.
-        return f"search/movie?query={_names(self.title)[0]}&year={self.year}" if self.year else ""
+        query = f"search/movie?query={_asked_title(self.title)}&year={self.year}"
+        return query if self.year else ""
 
     def row(self, answer: dict[str, str]) -> list[str | int]:
         """Its row of the csv: MovieLens's fields, and TMDB's where it has any."""
@@ -160,20 +161,9 @@ def _films(movies: pd.DataFrame, links: pd.DataFrame | None) -> list[_Film]:
     return films
 
 
-def _names(title: str) -> list[str]:
-    """A title and its other names: "Ring, The (Ringu)" -> ["The Ring", "Ringu"]."""
-    names = [re.sub(r"\s\(.*", "", title),
-             *re.findall(r"\s\((?:a\.k\.a\. )?([^()]+)\)", title)]
-    return [re.sub(rf"(.+), ({_ARTICLES})$", r"\2 \1", name.strip()) for name in names]
-
-
-_ARTICLES = "The|An?|Las?|Les?|L'|El|Los|Il|Lo|Gli|I|Der|Die|Das|Eine?|Une?|Un[ao]|Os?|De[nt]?|Het"
-
-
-def _normal(title: str) -> str:
-    """A title in the form in which two are compared: no accents, case or punctuation."""
-    plain = "".join(c for c in unicodedata.normalize("NFKD", title) if not unicodedata.combining(c))
-    return " ".join(re.sub(r"\W+", " ", plain.casefold().replace("&", " and ")).split())
+def _asked_title(title: str) -> str:
+    """The first name of a title: of "Ring, The (Ringu)" it is "The Ring"."""
+    return titles.split(title)[0].partition(" (")[0]
 
 
 def _read_answers(path: Path) -> dict[str, dict]:
@@ -263,17 +253,17 @@ class _Client:
 
     def _search(self, film: _Film) -> int | None:
         """The film of exactly this title whose year is nearest, at most one year away."""
-        names = {_normal(name) for name in _names(film.title)} - {""}
+        names = titles.keys(titles.split(film.title)[0])
         best = (2, None)  # years away, tmdbId
-        parameters = {"query": _names(film.title)[0], "year": film.year}
+        parameters = {"query": _asked_title(film.title), "year": film.year}
         page, pages = 1, 1
         while page <= min(pages, SEARCH_PAGES):
             answer = self._get(film, "search/movie", {**parameters, "page": page}, _found)
             if answer is None:
                 break
             pages, hits = answer
-            for tmdb, titles, year in hits:
-                if year and names & {_normal(title) for title in titles}:
+            for tmdb, called, year in hits:
+                if year and any(names & titles.keys(titles.split(name)[0]) for name in called):
                     best = min(best, (abs(int(year) - int(film.year)), tmdb), key=lambda b: b[0])
             if best[0] == 0:
                 break

@@ -303,7 +303,7 @@ def test_a_search_goes_through_its_pages_until_title_and_year_agree(api, fetch):
     ([hit(7, "Ringu", "")], ""),
     ([hit(7, "Ringu 2", "1998-01-31")], ""),
     ([hit(7, "リング", "1998-01-31", "Ringu")], "7"),  # its original title
-    ([hit(6, "Ring, The", "1998-01-31"), hit(7, "The Ring", "1998-01-31")], "7"),
+    ([hit(6, "The Ringing", "1998-01-31"), hit(7, "The Ring", "1998-01-31")], "7"),
 ])
 def test_a_search_accepts_the_exact_film_only(api, fetch, found, expected):
     api.films[7] = details(7)
