@@ -175,7 +175,7 @@ class ContentRecommender:
         self.vectors = (text.tfidf(documents) if self.encoder == "tfidf"
                         else text.encode(documents, self.encoder))
         self.seconds = time.perf_counter() - began
-        self.model = Content(self.vectors)
+        self.model, self.frozen = Content(self.vectors), None
         return self
 
     def score(self, histories: list[np.ndarray]) -> np.ndarray:
@@ -184,10 +184,11 @@ class ContentRecommender:
 
     def items(self) -> torch.Tensor:
         """float32 (V, d): the frozen vectors for an early fusion."""
-        vectors = self.vectors
-        if self.encoder == "tfidf":
-            vectors = text.latent(vectors, self.dimensions)
-        return torch.from_numpy(np.ascontiguousarray(vectors))
+        if self.frozen is None:
+            self.frozen = torch.from_numpy(np.ascontiguousarray(
+                text.latent(self.vectors, self.dimensions) if self.encoder == "tfidf"
+                else self.vectors))
+        return self.frozen
 
     def users(self, histories: list[np.ndarray], fold_in: bool = True) -> torch.Tensor:
         """float32 (B, d): the mean vector of each history, for a late fusion."""
