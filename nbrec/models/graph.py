@@ -262,8 +262,8 @@ class GraphModel(nn.Module):
         h^(l+1) = Dropout(activation(layer(h^l)))      the last layer has neither
         h = h^L, or the mean of h^0 .. h^L
 
-    A user who is not in the graph is folded in: they start as the mean of all users, and get
-    messages from their films, whose vectors do not change.
+    A user who is not in the graph is folded in: they start at zero, and get messages from their
+    films, whose vectors do not change.
 
     Args:
         graph: of U users and V films.
@@ -299,7 +299,7 @@ class GraphModel(nn.Module):
         graph = graph or self.graph
         h = self.embedding.weight
         if new := graph.n_nodes - len(h):
-            h = torch.cat([h, h[graph.n_items :].mean(0).expand(new, -1)])
+            h = torch.cat([h, h.new_zeros(new, h.shape[1])])
         outputs = [h]
         for number, layer in enumerate(self.layers, 1):
             h = layer(h, graph)
