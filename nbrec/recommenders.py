@@ -171,10 +171,12 @@ class ContentRecommender:
     def fit(self, train: Sequences, validation: Sequences | None = None) -> ContentRecommender:
         """Read the documents of the catalogue; the interactions play no part."""
         documents = self.documents.reindex(train.catalogue).fillna("")
-        began = time.perf_counter()
-        self.vectors = (text.tfidf(documents) if self.encoder == "tfidf"
-                        else text.encode(documents, self.encoder))
-        self.seconds = time.perf_counter() - began
+        if self.encoder == "tfidf":
+            began = time.perf_counter()
+            self.vectors = text.tfidf(documents)
+            self.seconds = time.perf_counter() - began
+        else:
+            self.vectors, self.seconds = text.encode_timed(documents, self.encoder)
         self.model, self.frozen = Content(self.vectors), None
         return self
 

