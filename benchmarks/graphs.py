@@ -63,7 +63,7 @@ def main() -> None:
     made = {name: MODELS[name](graph) for name in options.models}
     if options.peers:
         made |= {f"{name}, torch-geometric": peer(name, graph) for name in options.models}
-    runs = {name: RankingRun(model.train(), settings, {}, 0) for name, model in made.items()}
+    runs = {name: RankingRun(model.train(), settings) for name, model in made.items()}
     work = {name: run.train_batches(sequences, np.random.default_rng(0))
             for name, run in runs.items()}
     seconds = {name: [] for name in runs}

@@ -305,10 +305,11 @@ def _task(
     seed = 1000 * profile.seed + fold  # never depends on the order of the runs
     if made.base not in (*recommenders.CLASSICAL, *recommenders.CONTENT):
         settings["seed"] = seed
-    if unset := [c for c in made.contexts if c not in profile.models]:
+    labels = {c: c for c in made.contexts} | settings.pop("contexts", {})
+    if unset := [c for c in labels.values() if c not in profile.models]:
         raise ValueError(f"profile {profile.name!r} has no settings for {unset}, of which {label} "
                          "is made; expected them among its models")
-    tasks = {c: _task(profile, shared, c, fold, folder, documents) for c in made.contexts}
+    tasks = {c: _task(profile, shared, labels[c], fold, folder, documents) for c in labels}
     model = recommenders.create(name, documents, {c: t.model for c, t in tasks.items()}, **settings)
     facts = dict(shared) | {
         "model": label,

@@ -130,7 +130,7 @@ def use_style() -> None:
 
 def model_style(name: str) -> tuple[str, str, str]:
     """Label, colour and marker of a model; grey and a cross for one that has none of its own."""
-    words = {"-user-literal": "user (literal)", "-user": "user"}
+    words = {"-user-literal": "user (literal)", "-user": "user", "gat-inductive": "GAT (inductive)"}
     parts = [next((word for end, word in words.items() if part.endswith(end)),
                   _CONTEXTS.get(part, _MODELS.get(part, (part,))[0])) for part in name.split("+")]
     label = " + ".join(parts)

@@ -24,7 +24,9 @@ class Profile:
         n_folds: into how many folds the users are split.
         folds_run: which of them are run.
         models: label -> settings of `recommenders.create`. The label is the model's name, unless
-            the settings hold a "model": `{"narrow": {"model": "transformer", "d_model": 32}}`.
+            the settings hold a "model": `{"narrow": {"model": "transformer", "d_model": 32}}`. The
+            settings of a hybrid's contexts are those of the labels of the same names, or of the
+            labels that its "contexts" name.
         seed: of the folds; the seed of a training run follows from it and the fold.
         mask_seen: whether items of the history are left out of the ranking.
         top_k: how many recommended items are counted for the popularity measures.
@@ -82,6 +84,10 @@ def _models(ease_l2: float, rank: int, d_model: int, n_heads: int, input_dropout
         # As the thesis has it (section 3.6.4), and without its leak.
         **{f"{backbone}+gat+gat-user{form}": backbones[backbone]
            for backbone in ("transformer", "xlstm") for form in ("-literal", "")},
+        # A graph that knows the training users alone.
+        "gat-inductive": {"model": "gat", "inductive": True},
+        "xlstm+gat-inductive": backbones["xlstm"] | {"model": "xlstm+gat",
+                                                     "contexts": {"gat": "gat-inductive"}},
     }
 
 

@@ -111,7 +111,7 @@ def create(name: str, documents: pd.Series | None = None,
         contexts: of a hybrid, context -> a recommender of that name, fitted or not; those that are
             not given are made with their default settings.
         settings: arguments of the model (``d_model``, ``last_n``, ..) and, for trained models, of
-            ``TrainSettings`` (``learning_rate``, ``seed``, ..).
+            ``TrainSettings`` (``learning_rate``, ``seed``, ..); of graph models ``inductive`` too.
 
     Returns:
         An object with ``fit(train, validation) -> self`` and
@@ -131,11 +131,12 @@ def create(name: str, documents: pd.Series | None = None,
     own = {f.name for f in fields(TrainSettings)}
     train = {k: v for k, v in settings.items() if k in own}
     model = {k: v for k, v in settings.items() if k not in own}
+    inductive = model.pop("inductive", False) if parts.base in GRAPHS else False
     build = GRAPHS.get(parts.base) or NEURAL.get(parts.base) or partial(
         next_item.stack, blocks=tuple(parts.base.split("-")))
     inspect.signature(build).bind(0, **model)  # say now, not in fit, what is not known
     if parts.base in GRAPHS:
-        return GraphRecommender(build, TrainSettings(**GRAPH_TRAINING | train), model)
+        return GraphRecommender(build, TrainSettings(**GRAPH_TRAINING | train), model, inductive)
     made = {c: (contexts or {}).get(c) or create(
         c, documents, **{"seed": train.get("seed", 0)} if c in GRAPHS else {})
         for c in parts.contexts}
@@ -209,27 +210,35 @@ class GraphRecommender:
         build: called as ``build(graph, **settings)`` for a new ``GraphModel``.
         train_settings: how it is trained.
         settings: arguments of the model.
+        inductive: whether the graph holds the training users alone, so that it knows nothing of
+            anybody it is asked about.
     """
 
-    def __init__(self, build: Callable, train_settings: TrainSettings, settings: dict):
+    def __init__(self, build: Callable, train_settings: TrainSettings, settings: dict,
+                 inductive: bool = False):
         self.build, self.train_settings, self.settings = build, train_settings, settings
+        self.inductive = inductive
         self.history: History | None = None
 
     def describe(self) -> dict[str, Any]:
         """All settings, defaults included."""
-        return _defaults(self.build) | self.settings | asdict(self.train_settings)
+        return (_defaults(self.build) | self.settings | asdict(self.train_settings)
+                | ({"inductive": True} if self.inductive else {}))
 
     def fit(self, train: Sequences, validation: Sequences, checkpoint: str | Path | None = None,
             progress: bool = False, others: list[np.ndarray] = ()) -> GraphRecommender:
         """Train on the graph of all users whose histories are known; see ``nbrec.train.fit``.
 
-        The graph holds whole training sequences, and of the validation part only histories.
+        The graph holds whole training sequences and, unless it is inductive, the histories of the
+        validation part and of the others.
 
         Args:
-            others: histories of further users who are to be in the graph, such as those of the
-                test part. Users who are in no graph can be scored as well.
+            others: histories of further users, such as those of the test part. Users who are in no
+                graph can be scored as well.
         """
-        histories = [train[u] for u in range(len(train))] + validation.histories() + list(others)
+        histories = [train[u] for u in range(len(train))]
+        if not self.inductive:
+            histories += validation.histories() + list(others)
         with training.seeded(self.train_settings.seed):
             self.model = self.build(graph.Graph(histories, train.n_items), **self.settings)
         self.history = training.fit(self.model, train, validation, self.train_settings, progress,

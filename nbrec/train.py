@@ -114,7 +114,6 @@ def fit(model: NextItemModel | GraphModel, train: Sequences, validation: Sequenc
 
     A graph model gets BPR: each interaction of the graph is held against an item, drawn anew in
     every epoch, that the user has not seen. It stops on how well it ranks the validation targets.
-    Its graph must hold the users of ``train`` first, then those of ``validation``.
 
     Args:
         model: trained in place; left on the device it was trained on, in evaluation mode.
@@ -142,8 +141,7 @@ def fit(model: NextItemModel | GraphModel, train: Sequences, validation: Sequenc
     data = {"train": train.digest(), "validation": validation.digest()}
     model = model.to(settings.resolved_device())
     if isinstance(model, GraphModel):
-        run = RankingRun(model, settings, data | {"graph": model.graph.digest()},
-                         len(train))
+        run = RankingRun(model, settings, data | {"graph": model.graph.digest()})
     else:
         if (model.late is None) != (users is None):
             raise ValueError("a model with late fusion needs the vectors of the users, and only "
@@ -366,12 +364,11 @@ class Run:
 class RankingRun(Run):
     """A training run of a graph model: BPR over the interactions of its graph."""
 
-    def __init__(self, model: GraphModel, settings: TrainSettings, data: dict[str, str],
-                 first_validation: int):
+    def __init__(self, model: GraphModel, settings: TrainSettings,
+                 data: dict[str, str] | None = None):
         # Vectors of 64 numbers gain nothing from half precision, and sparse products lack it.
         super().__init__(model, replace(settings, precision="fp32"), data)
         self.seen = model.graph.interactions
-        self.first_validation = first_validation  # number of the first validation user
 
     def train_batches(self, train: Sequences, rng: np.random.Generator) -> Iterator[list]:
         """Every interaction once, in random order, with an item that the user has not seen."""
@@ -391,11 +388,10 @@ class RankingRun(Run):
         far easy items lie behind.
         """
         self.model.eval()
-        h = self.model()
-        first = self.model.n_items + self.first_validation
-        scores = h[first : first + len(validation)] @ h[: self.model.n_items].T
-        ranks = metrics.target_ranks(scores.cpu().numpy(), validation.targets(),
-                                     validation.histories())
+        histories = validation.histories()
+        users, items = self.model.vectors(histories)
+        scores = (users @ items.T).cpu().numpy()
+        ranks = metrics.target_ranks(scores, validation.targets(), histories)
         return self._finite(1 - metrics.ndcg(ranks, validation.n_items), "validation")
 
     def loss(self, group: tuple[np.ndarray, ...]) -> Tensor:

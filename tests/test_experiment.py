@@ -304,6 +304,8 @@ def test_all_models_of_the_profiles_exist():
     for profile in PROFILES.values():
         for label, settings in profile.models.items():
             settings = dict(settings)
+            contexts = settings.pop("contexts", {})
+            assert set(contexts.values()) <= set(profile.models)
             recommenders.create(settings.pop("model", label), pd.Series({1: "a film"}), **settings)
             assert set(experiment.parts(profile, label).contexts) <= set(profile.models)
 
@@ -351,6 +353,19 @@ def test_a_hybrid_runs_again_when_its_context_changes(tmp_path):
     alone = replace(MADE, models={"transformer+gcn": HYBRID})
     with pytest.raises(ValueError, match="no settings for .'gcn'., of which transformer.gcn"):
         run_made(tmp_path, alone)
+
+
+def test_a_context_may_have_settings_of_another_label(tmp_path):
+    profile = replace(MADE, models=MADE.models | {
+        "gcn-inductive": MADE.models["gcn"] | {"model": "gcn", "inductive": True},
+        "own": HYBRID | {"model": "transformer+gcn", "contexts": {"gcn": "gcn-inductive"}}})
+    made = run_made(tmp_path, profile, models=["transformer+gcn", "own", "gcn-inductive"])
+    settings = {row.model: records.read_record(row.path)["settings"]["model"]
+                for row in made.itertuples()}
+    assert settings["own"]["contexts"]["gcn"]["inductive"]
+    assert "inductive" not in settings["transformer+gcn"]["contexts"]["gcn"]
+    kept = {path.parent.name for path in tmp_path.rglob("*.safetensors")}
+    assert kept == {"gcn", "gcn-inductive"}
 
 
 def test_models_without_weights_are_left_out_and_named(tmp_path, monkeypatch, caplog):

@@ -229,7 +229,9 @@ def test_graph_models_find_communities_in_and_outside_the_graph(name):
     train, held, test = communities(80, 0), communities(30, 1), communities(60, 2)
     model = recommenders.create(name, max_epochs=60, batch_size=256).fit(
         train, held, others=test.histories()[:30])
-    outside = recommenders.create(name, max_epochs=60, batch_size=256).fit(train, held)
+    outside = recommenders.create(name, max_epochs=60, batch_size=256, inductive=True).fit(
+        train, held, others=test.histories())
+    assert outside.model.graph.interactions.shape[0] == 80  # nobody but who trains
     for fitted in (model, outside):
         scores = fitted.score(test.histories())
         own = np.array([h[0] >= 20 for h in test.histories()])
