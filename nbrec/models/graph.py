@@ -31,6 +31,10 @@ class Graph:
         self.rows.resize((n_items + len(histories),) * 2)  # where a block has no entry at all
         self._made: dict[str, Tensor] = {}
 
+    def __getstate__(self) -> dict:
+        """Without the matrices that are made of it: other processes make their own."""
+        return vars(self) | {"_made": {}}
+
     @property
     def n_nodes(self) -> int:
         """V + U."""
