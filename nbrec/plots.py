@@ -56,8 +56,8 @@ for _backbone, _ramp in _RAMPS.items():
             f"{_MODELS[_backbone][0]} + {_label}", _colour, _MODELS[_backbone][2])
 for _name, _colours in {"transformer+gat": ("#E8894F", "#A33F00"),
                         "xlstm+gat": ("#D9BFE8", "#54206E")}.items():
-    for _end, _words, _colour, _marker in (("", "user", _colours[0], "$u$"),
-                                           ("-literal", "user (literal)", _colours[1], "$l$")):
+    for _end, _words, _colour, _marker in (("", "user", _colours[0], "8"),
+                                           ("-literal", "user (literal)", _colours[1], "H")):
         _MODELS[f"{_name}+gat-user{_end}"] = (f"{_MODELS[_name][0]} + {_words}", _colour, _marker)
 MODEL_LABELS = {name: label for name, (label, _, _) in _MODELS.items()}
 MODEL_COLOURS = {name: colour for name, (_, colour, _) in _MODELS.items()}
