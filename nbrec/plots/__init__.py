@@ -1,0 +1,53 @@
+# ruff: noqa: F401
+"""The book's figures and tables, all in one style.
+
+Functions return the figure or table and never show it.
+"""
+
+from nbrec.plots.data import (
+    by_position,
+    funnel_chart,
+    length_histogram,
+    lorenz_curves,
+    popularity_top,
+    sample_sweep,
+)
+from nbrec.plots.models import (
+    attention_map,
+    matrices,
+    training_curves,
+)
+from nbrec.plots.results import (
+    accuracy_vs_time,
+    log_density,
+    metric_intervals,
+    pair_matrix,
+    popularity_density,
+)
+from nbrec.plots.style import (
+    BLUE,
+    GRID,
+    INK,
+    METRIC_LABELS,
+    MODEL_COLOURS,
+    MODEL_LABELS,
+    MODEL_MARKERS,
+    MUTED,
+    PAPER,
+    VERMILION,
+    WIDTH,
+    metric_label,
+    model_label,
+    model_style,
+    thousands,
+    use_style,
+)
+from nbrec.plots.tables import (
+    comparison_table,
+    mean_sd,
+    results_table,
+    show_plotly,
+    signed,
+    span,
+    table,
+)

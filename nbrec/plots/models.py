@@ -1,0 +1,149 @@
+"""Figures of single models: training curves, attention, matrices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from nbrec.plots.style import BLUE, INK, MUTED, PAPER, VERMILION, WIDTH
+
+
+def training_curves(history: Any, ax: Axes | None = None, colour: str = BLUE) -> Figure:
+    """Loss on the training and validation part by epoch (thesis Figure 4.1), the best one marked.
+
+    Args:
+        history: `train_loss` and `validation_loss` (nats) and `best_epoch` (counted from 0), as
+            attributes or as keys, as in `train.History` or the history of a record.
+    """
+    get = history.get if isinstance(history, Mapping) else lambda key: getattr(history, key)
+    train, validation, best = get("train_loss"), get("validation_loss"), get("best_epoch")
+    epochs = np.arange(1, len(train) + 1)
+    if ax is None:
+        _, ax = plt.subplots()
+    ax.plot(epochs, train, color=colour, linestyle="--", linewidth=1.4, label="training")
+    ax.plot(epochs, validation, color=colour, label="validation")
+    ax.axvline(best + 1, color=MUTED, linewidth=0.9, linestyle=":")
+    ax.plot(best + 1, validation[best], "o", color=colour, markerfacecolor=PAPER,
+            markeredgewidth=1.8, markersize=8, linestyle="none",
+            label=f"best: epoch {best + 1}, loss {validation[best]:.3f}")
+    ax.set(xlabel="epoch", ylabel="cross-entropy per item (nats)")
+    ax.set_xlim(0.5, len(epochs) + 0.5)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend()
+    return ax.figure
+
+
+def attention_map(
+    weights: np.ndarray, titles: Sequence[str], columns: int = 2, longest: int = 30
+) -> Figure:
+    """How much each item attends to itself and those before it, one panel per head.
+
+    Args:
+        weights: (H, L, L) float, rows sum to 1: row = where attention comes from.
+        titles: L titles, oldest first; they name the rows, their numbers the columns.
+        columns: panels side by side.
+        longest: titles are cut to this many characters.
+    """
+    weights = np.asarray(weights)
+    if weights.ndim != 3 or weights.shape[1:] != (len(titles), len(titles)):
+        raise ValueError(f"weights of shape {weights.shape} for {len(titles)} titles; expected "
+                         f"(heads, {len(titles)}, {len(titles)})")
+    heads, length, _ = weights.shape
+    columns = min(columns, heads)
+    rows = math.ceil(heads / columns)
+    panel = max(0.17 * length + 0.35, 1.2)  # a row of text needs its height
+    fig, axes = plt.subplots(rows, columns, sharex=True, sharey=True, squeeze=False,
+                             figsize=(WIDTH, rows * panel + 0.7))
+    names = [t if len(t) <= longest else t[: longest - 1].rstrip() + "…" for t in titles]
+    labels = [f"{name}  {i}" for i, name in enumerate(names, 1)]
+    shown = np.where(np.tri(length, dtype=bool), weights, np.nan)  # the future is masked anyway
+    image = None
+    for head, ax in enumerate(axes.flat):
+        if head >= heads:
+            ax.set_visible(False)
+            continue
+        image = ax.imshow(shown[head], cmap="Blues", vmin=0, vmax=np.nanmax(shown), aspect="auto")
+        ax.set_title(f"head {head + 1}")
+        ax.set_yticks(range(length), labels, fontsize=8)
+        step = 1 if length <= 20 else 5
+        ax.set_xticks(range(step - 1, length, step), range(step, length + 1, step), fontsize=8)
+        ax.grid(False)
+        ax.tick_params(length=0)
+    for ax in axes[-1]:
+        ax.set_xlabel("attends to item")
+    fig.colorbar(image, ax=axes, label="attention weight", shrink=0.8, aspect=25, pad=0.02)
+    return fig
+
+
+def matrices(
+    panels: Mapping[str, np.ndarray], rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None, xlabel: str = "", ylabel: str = "",
+    signs: Sequence[str] | None = None, chunk: int = 0, longest: int = 34,
+) -> Figure:
+    """Matrices side by side, with numbers in the cells if there are signs between the panels.
+
+    Blue cells start at 0, or at the smallest value if that is above half of the largest; a panel
+    with negative values is red and blue around 0. NaN leaves a cell empty.
+
+    Args:
+        panels: title -> (R, C) float; all have as many rows.
+        rows: names of the rows, cut to `longest` characters; by default 1, 2, ..
+        columns: names of the columns of the panels as wide as the first; by default 1, 2, ..; a
+            single column has no name.
+        signs: what stands behind each panel but the last, as in an equation: "+", "=". All panels
+            then share one scale.
+        chunk: frame squares of this size along the diagonals.
+    """
+    panels = {name: np.asarray(values, float) for name, values in panels.items()}
+    first = next(iter(panels.values()))
+    if wrong := [n for n, v in panels.items() if v.ndim != 2 or len(v) != len(first)]:
+        raise ValueError(f"panels {wrong}: expected matrices of {len(first)} rows as in the first")
+    if rows is not None and len(rows) != len(first):
+        raise ValueError(f"{len(rows)} names for {len(first)} rows")
+    height = 0.24 * len(first) + 1.4 if signs is None else 2.3
+    fig, axes = plt.subplots(1, len(panels), sharey=True, squeeze=False, figsize=(WIDTH, height),
+                             width_ratios=[v.shape[1] / first.shape[1] for v in panels.values()])
+    if signs is not None:
+        fig.get_layout_engine().set(wspace=0.07)
+    everything = np.concatenate([v.ravel() for v in panels.values()])
+    for place, (ax, (name, values)) in enumerate(zip(axes[0], panels.items(), strict=True)):
+        scale = values if signs is None else everything
+        low, high = np.nanmin(scale), np.nanmax(np.abs(scale))
+        start = -high if low < 0 else 0 if low <= high / 2 else low
+        image = ax.imshow(values, cmap="RdBu_r" if low < 0 else "Blues", vmin=start, vmax=high,
+                          aspect="equal" if signs is not None or chunk else "auto")
+        ax.set_title(name)
+        width, step = values.shape[1], 1 if values.shape[1] <= 10 else 2
+        named = columns is not None and width == first.shape[1]
+        labels = columns if named else range(1, width + 1) if width > 1 else [""]
+        ax.set_xticks(range(0, width, step), labels[::step], fontsize=8)
+        for corner in np.arange(0, len(first) if chunk else 0, chunk or 1) - 0.5:
+            ax.add_patch(Rectangle((corner, corner), chunk, chunk, fill=False,
+                                   edgecolor=VERMILION if low >= 0 else INK, linewidth=1.6))
+        if signs is None:
+            fig.colorbar(image, ax=ax, orientation="horizontal", shrink=0.8, aspect=16)
+        else:
+            for (i, j), value in np.ndenumerate(values):
+                ax.text(j, i, f"{value:.2f}", ha="center", va="center",
+                        color=PAPER if abs(value) > 0.6 * high else INK)
+            if place < len(signs):
+                ax.annotate(signs[place], (1, 0.5), (10, 0), xycoords="axes fraction", va="center",
+                            textcoords="offset points", ha="center", fontsize=13)
+        ax.tick_params(length=0)
+        ax.grid(False)
+    for ax in axes[0] if signs is None else ():
+        ax.set_xlabel(xlabel)
+    names = range(1, len(first) + 1) if rows is None else [
+        n if len(n) <= longest else n[: longest - 1].rstrip() + "…" for n in rows]
+    step = 1 if rows is not None or len(first) <= 10 else 2
+    axes[0][0].set_yticks(range(0, len(first), step), names[::step], fontsize=8)
+    axes[0][0].set_ylabel(ylabel)
+    return fig

@@ -1,0 +1,187 @@
+"""Tables as the book shows them, and figures that move."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nbrec.plots.style import metric_label, model_style
+
+
+def show_plotly(fig: Any, name: str) -> Any:
+    """Show a Plotly figure: inside the book without any request, elsewhere as Plotly does.
+
+    Args:
+        fig: a plotly Figure.
+        name: id of the element, unique on its page; fixed, so that the page stays the same.
+
+    Returns:
+        IPython HTML if `$NBREC_BOOK` is set to 1 (the pages load plotly.min.js), else None after
+        `fig.show()`.
+    """
+    if os.environ.get("NBREC_BOOK") != "1":
+        return fig.show()
+    from IPython.display import HTML
+    from plotly.io import to_html
+
+    html = to_html(fig, include_plotlyjs=False, full_html=False, div_id=name, auto_play=False,
+                   config={"responsive": True, "displaylogo": False})
+    return HTML(f'<div class="plotly-figure">{html}</div>')
+
+
+def mean_sd(
+    mean: float, sd: float | None = None, percent: bool = False, digits: int | None = 4
+) -> str:
+    """ "0.1753 ± 0.0105", or "17.53% ± 1.05" with percent; a dash for what is not known.
+
+    Without `digits` the mean has three significant ones, but at most three decimals: for times.
+    """
+    if mean is None or not math.isfinite(mean):
+        return "–"
+    if digits is None:
+        digits = min(3, max(0, 2 - math.floor(math.log10(mean)))) if mean > 0 else 0
+    scale, unit, digits = (100, "%", max(digits - 2, 0)) if percent else (1, "", digits)
+    text = f"{scale * mean:.{digits}f}{unit}"
+    known = sd is not None and math.isfinite(sd)
+    # No-break spaces: a narrow column must not tear the two apart.
+    return f"{text}\u00a0±\u00a0{scale * sd:.{digits}f}" if known else text
+
+
+def signed(value: float, digits: int = 4) -> str:
+    """A difference with its sign: "+0.0123", "\u22120.0123" (a true minus)."""
+    return f"{value:+.{digits}f}".replace("-", "\u2212")
+
+
+def span(values: Iterable[float]) -> str:
+    """ "10", or "3 to 10" where not all are alike."""
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def table(
+    df: pd.DataFrame, caption: str | None = None, percent: Iterable[str] = (), digits: int = 4,
+    best: Mapping[str, str] | None = None, index: bool = True, small: bool = False,
+):
+    """A table as the book shows it.
+
+    Args:
+        df: numbers and text; whole numbers get thousands separators, others `digits` decimals.
+        caption: stands below the table.
+        percent: columns of fractions to be shown as per cent, with two decimals less.
+        digits: decimals.
+        best: column -> "max" or "min": its best values are set in bold.
+        index: whether to show the index.
+        small: small type, for wide tables.
+
+    Returns:
+        a pandas Styler.
+    """
+    percent = set(percent)
+
+    def show(column):
+        def text(value):
+            if isinstance(value, str):
+                return value
+            if value is None or pd.isna(value):
+                return "–"
+            if column in percent:
+                return mean_sd(value, percent=True, digits=digits)
+            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+            return f"{value:,}" if whole else (
+                f"{value:,.{digits}f}" if isinstance(value, float | np.floating) else str(value))
+        return text
+
+    styler = df.style.format({column: show(column) for column in df.columns})
+    for column, which in (best or {}).items():
+        winner = getattr(df[column], which)()
+        styler = styler.map(
+            lambda v, w=winner: "font-weight: bold" if v == w else "", subset=[column])
+    numbers = df.select_dtypes("number").columns
+    styler = styler.set_properties(subset=list(numbers), **{"text-align": "right"})
+    return _dress(styler if index else styler.hide(axis="index"), caption, small)
+
+
+def _dress(styler, caption: str | None, small: bool = False):
+    styler = styler.set_table_attributes('class="dataframe nbrec-table"')
+    styler = styler.set_table_styles([
+        {"selector": "caption", "props": "caption-side: bottom; text-align: left"},
+        {"selector": "th.row_heading", "props": "text-align: left"},
+        *([{"selector": "td, th", "props": "padding: 0.2em 0.3em; font-size: 0.77rem"}]
+          if small else []),
+    ])
+    return styler.set_caption(caption) if caption else styler
+
+
+def results_table(
+    summary: pd.DataFrame, metrics: Sequence[str] = ("hr@1", "hr@20", "hr@300", "ndcg@20"),
+    variant: str = "original", caption: str | None = None, sort: str | None = None,
+    small: bool = False,
+):
+    """Mean ± standard deviation over folds, one row per model, the best of each column in bold.
+
+    Args:
+        summary: of `comparison.summary`, one profile and dataset.
+        metrics: columns; "seconds" and other measures may be among them.
+        sort: a metric to order by, best first; by default the order of the summary.
+        small: small type, for wide tables.
+    """
+    chosen = summary[(summary["variant"] == variant) & summary["metric"].isin(metrics)]
+    models = list(dict.fromkeys(chosen["model"]))
+    mean, sd = (chosen.pivot(index="model", columns="metric", values=v).reindex(models)
+                for v in ("mean", "sd"))
+    if sort:
+        mean = mean.sort_values(sort, ascending=_smaller_is_better(sort))
+    names = [model_style(m)[0] for m in mean.index]
+    cells, weights = {}, {}
+    for metric in metrics:
+        digits = None if metric.startswith("seconds") else 4 if "@" in metric else 2
+        cells[metric_label(metric)] = [
+            mean_sd(mean.at[m, metric], sd.at[m, metric], digits=digits) for m in mean.index]
+        best = mean[metric].min() if _smaller_is_better(metric) else mean[metric].max()
+        weights[metric_label(metric)] = np.where(mean[metric] == best, "font-weight: bold", "")
+    frame = pd.DataFrame(cells, index=names)
+    bold = pd.DataFrame(weights, index=frame.index)
+    styler = frame.style.apply(lambda _: bold, axis=None).set_properties(**{"text-align": "right"})
+    return _dress(styler, caption, small)
+
+
+def _smaller_is_better(metric: str) -> bool:
+    return metric.startswith("seconds") or metric in ("wasserstein", "gini", "mean_popularity")
+
+
+def comparison_table(
+    comparison: pd.DataFrame, metrics: Sequence[str] = ("hr@20", "ndcg@20"),
+    caption: str | None = None,
+):
+    """Thesis | this run | difference for a few metrics; notes on wrong printed numbers below.
+
+    Args:
+        comparison: of `comparison.compare_with_thesis`.
+        metrics: groups of columns.
+    """
+    chosen = comparison[comparison["metric"].isin(metrics)]
+    notes = list(dict.fromkeys(n for n in chosen["note"] if n))
+    signs = {note: "*" * (i + 1) for i, note in enumerate(notes)}
+    models = list(dict.fromkeys(chosen["model"]))
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for metric in metrics:
+        digits = 1 if metric.startswith("seconds") else 4
+        rows = chosen[chosen["metric"] == metric].set_index("model")
+        for part in ("thesis", "this run", "difference"):
+            cells[metric_label(metric), part] = {}
+        for model, row in rows.iterrows():
+            thesis = mean_sd(row["thesis"], digits=digits) + signs.get(row["note"], "")
+            ours = mean_sd(row["this_run"], row["sd"], digits=digits)
+            gap = signed(row["difference"], digits)
+            for part, text in (("thesis", thesis), ("this run", ours), ("difference", gap)):
+                cells[metric_label(metric), part][model] = text
+    frame = pd.DataFrame(cells).reindex(models).fillna("–")
+    frame.index = [model_style(m)[0] for m in models]
+    below = [f"{sign} {note}; the difference is taken to that." for note, sign in signs.items()]
+    text = " ".join(([caption] if caption else []) + below)
+    return _dress(frame.style.set_properties(**{"text-align": "right"}), text or None)
