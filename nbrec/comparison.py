@@ -39,6 +39,14 @@ def metric_names(df: pd.DataFrame) -> list[str]:
     return [c for c in df.columns if re.fullmatch(r"(hr|mrr|ndcg)@\d+", c)]
 
 
+def described(df: pd.DataFrame) -> str:
+    """What a table of records holds: "ml-1m, 2 to 10 folds"."""
+    folds = df.groupby(["variant", "model"])["fold"].nunique()
+    low, high = folds.min(), folds.max()
+    span = f"{high}" if low == high else f"{low} to {high}"
+    return f"{', '.join(df['dataset'].unique())}, {span} fold{'s' if high > 1 else ''}"
+
+
 def summary(df: pd.DataFrame, metrics: list[str] | None = None) -> pd.DataFrame:
     """Mean, sample standard deviation and 95% Student interval over folds.
 

@@ -17,11 +17,13 @@ class Evaluation:
 
     Args:
         ranks: int64 (U,), rank of each test user's target, 1 is best.
+        ranks_with_seen: int64 (U,), the same among all items, those of the history included.
         recommended: int32 (U, top_k), the best items of each user, best first.
         seconds: time spent in ``score`` alone, without ranking.
     """
 
     ranks: np.ndarray
+    ranks_with_seen: np.ndarray
     recommended: np.ndarray
     seconds: float
 
@@ -49,7 +51,7 @@ def evaluate(model, test: Sequences, mask_seen: bool = True, top_k: int = 20,
         raise ValueError("a test sequence has fewer than two items: no history or no target")
     histories, targets = test.histories(), test.targets()
     top_k = min(top_k, test.n_items)
-    ranks, recommended, seconds = [], [], 0.0
+    ranks, ranks_with_seen, recommended, seconds = [], [], [], 0.0
     for start in range(0, len(test), batch_size):
         batch = histories[start : start + batch_size]
         began = time.perf_counter()
@@ -61,9 +63,12 @@ def evaluate(model, test: Sequences, mask_seen: bool = True, top_k: int = 20,
                 f"{(len(batch), test.n_items)}, one row per history and one column per item"
             )
         seen = batch if mask_seen else None
-        ranks.append(target_ranks(scores, targets[start : start + batch_size], seen))
+        wanted = targets[start : start + batch_size]
+        ranks_with_seen.append(target_ranks(scores, wanted))
+        ranks.append(target_ranks(scores, wanted, seen) if mask_seen else ranks_with_seen[-1])
         recommended.append(top_items(scores, top_k, seen))
-    return Evaluation(np.concatenate(ranks), np.concatenate(recommended), seconds)
+    return Evaluation(np.concatenate(ranks), np.concatenate(ranks_with_seen),
+                      np.concatenate(recommended), seconds)
 
 
 def top_items(scores: np.ndarray, k: int, seen: list[np.ndarray] | None = None) -> np.ndarray:

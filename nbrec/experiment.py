@@ -17,16 +17,25 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from nbrec import comparison, metrics, movielens, recommenders, records, text
-from nbrec.evaluate import evaluate
+from nbrec.evaluate import Evaluation, evaluate
 from nbrec.movielens import MovieLens
 from nbrec.profiles import PROFILES, Profile, get_profile
-from nbrec.sequences import Fold, Sequences, SequenceSettings, build_sequences, k_folds, split_hash
+from nbrec.sequences import (
+    Fold,
+    Sequences,
+    SequenceSettings,
+    build_sequences,
+    k_folds,
+    leave_one_out,
+    split_hash,
+)
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +75,8 @@ def make_documents(data: MovieLens) -> pd.Series:
 
 def make_folds(profile: Profile, sequences: Sequences) -> list[Fold]:
     """The folds, as the experiment uses them."""
+    if profile.leave_one_out:
+        return leave_one_out(len(sequences), profile.n_folds)
     return k_folds(len(sequences), profile.n_folds, profile.seed)
 
 
@@ -78,6 +89,7 @@ class Task:
     path: Path
     checkpoint: Path
     context_checkpoints: dict[str, Path] = field(default_factory=dict)
+    train_share: float = 1.0  # of the training users
 
     def __call__(
         self, sequences: Sequences, fold: Fold, threads: int | None, progress: bool
@@ -85,7 +97,11 @@ class Task:
         """Fit, score, write the record, and return its flat row."""
         if threads:
             torch.set_num_threads(threads)
-        train, validation, test = map(sequences.select, (fold.train, fold.validation, fold.test))
+        train, validation, test = fold.parts(sequences)
+        if self.train_share < 1:  # a smaller share is part of every larger one
+            order = np.random.default_rng(self.facts["settings"]["folds"]["seed"]).permutation(
+                len(train))
+            train = train.select(np.sort(order[: max(1, round(self.train_share * len(train)))]))
         began = time.perf_counter()
         self._fit(train, validation, test.histories(), progress)
         seconds = {"fit": time.perf_counter() - began}
@@ -95,14 +111,15 @@ class Task:
         if contexts := getattr(self.model, "context_seconds", None):
             seconds["context"] = sum(contexts.values())
         chosen = self.facts["settings"]["evaluation"]
-        result = evaluate(self.model, test, chosen["mask_seen"], chosen["top_k"])
+        asked = validation if chosen.get("part") == "validation" else test
+        result = evaluate(self.model, asked, chosen["mask_seen"], chosen["top_k"])
         record = self.facts | {
             "data": self.facts["data"]
-            | {"n_train": len(train), "n_validation": len(validation), "n_test": len(test)},
+            | {"n_train": len(train), "n_validation": len(validation), "n_test": len(asked)},
             "seconds": {k: round(v, 4) for k, v in (seconds | {"score": result.seconds}).items()},
             "history": None if history is None else _rounded_history(asdict(history)),
             "provenance": records.provenance(),
-            **measures(result.ranks, result.recommended, train, test),
+            **measures(result, train, asked),
         }
         records.write_record(record, self.path)
         self.tidy()
@@ -139,14 +156,10 @@ class Task:
             self.model.fit(train, validation, **options)
 
 
-def measures(ranks, recommended, train: Sequences, test: Sequences) -> dict[str, Any]:
-    """What a record keeps of an evaluation: metrics, ranks, popularity of items.
-
-    Args:
-        ranks: int64 (U,) ranks of the targets.
-        recommended: int32 (U, K) recommended catalogue indices.
-    """
+def measures(result: Evaluation, train: Sequences, test: Sequences) -> dict[str, Any]:
+    """What a record keeps of an evaluation: metrics, ranks, popularity of items."""
     popularity = metrics.popularity(train)
+    ranks, recommended = result.ranks, result.recommended
     functions = {"hr": metrics.hit_rate, "mrr": metrics.mrr, "ndcg": metrics.ndcg}
     personal = metrics.personalisation(popularity, recommended, test.items, 500 / len(train))
     return {
@@ -157,6 +170,8 @@ def measures(ranks, recommended, train: Sequences, test: Sequences) -> dict[str,
         },
         "personalisation": {k: round(v, 5) for k, v in personal.items()},
         "ranks": ranks.tolist(),
+        "ranks_with_seen": result.ranks_with_seen.tolist(),
+        "history_lengths": (test.lengths - 1).tolist(),
         "target_popularity": records.significant(popularity[test.targets()], 3),
         "popularity": {
             "recommended": records.popularity_histogram(popularity[recommended.ravel()]),
@@ -240,6 +255,27 @@ def run(
     return pd.DataFrame(list(rows.values()))
 
 
+def beside_reference(
+    profile: Profile | str | None = None, models: Iterable[str] | None = None,
+    reference: str = "laptop", data: MovieLens | None = None,
+) -> dict[str, pd.DataFrame]:
+    """The two runs that the chapters on results show.
+
+    Args:
+        profile, models, data: as in `run`, which makes what is missing of this run.
+        reference: profile of the committed records.
+
+    Returns:
+        "this run" and, where there are any, "reference run" -> records, as `run` gives them.
+    """
+    both = {"this run": run(profile, models, data=data, n_jobs=2, progress=False)}
+    try:
+        both["reference run"] = records.load_records(records.reference_folder(reference))
+    except FileNotFoundError as error:
+        log.warning("There is no reference run here: %s", error)
+    return both
+
+
 def _chosen(what: str, asked: Iterable | None, known: Iterable, profile: Profile, default=None):
     known = list(known)
     if asked is None:
@@ -272,13 +308,14 @@ def _shared_facts(
         "variant": variant,
         "settings": {
             "sequences": asdict(settings),
-            "folds": {"n_folds": profile.n_folds, "seed": profile.seed},
+            "folds": {"n_folds": profile.n_folds, "seed": profile.seed}
+            | ({"leave_one_out": True} if profile.leave_one_out else {}),
             "evaluation": {
                 "mask_seen": profile.mask_seen,
                 "top_k": profile.top_k,
                 "ties": "pessimistic",
                 "ks": list(metrics.KS),
-            },
+            } | ({"part": "validation"} if profile.on_validation else {}),
         },
         "data": {
             "ratings_sha256": data.sha256,
@@ -301,6 +338,7 @@ def _task(
 ) -> Task:
     settings = dict(profile.models[label])
     name = settings.pop("model", label)
+    share = settings.pop("train_share", 1.0)
     made = parts(profile, label)
     seed = 1000 * profile.seed + fold  # never depends on the order of the runs
     if made.base not in (*recommenders.CLASSICAL, *recommenders.CONTENT):
@@ -315,7 +353,8 @@ def _task(
         "model": label,
         "fold": fold,
         "seed": seed,
-        "settings": shared["settings"] | {"model": {"name": name} | _resolved(model)},
+        "settings": shared["settings"] | {"model": {"name": name} | _resolved(model)
+                                          | ({"train_share": share} if share < 1 else {})},
     }
     # Everything but the numbers that follow from the rest, and the names that only label it.
     facts["key"] = records.record_key(
@@ -328,7 +367,7 @@ def _task(
     # The key in the name keeps a training run of other settings from being continued.
     checkpoints = {c: t.checkpoint for c, t in tasks.items() if t.is_context}
     return Task(model, facts, path, path.with_suffix(f".{facts['key'][:12]}.safetensors"),
-                checkpoints)
+                checkpoints, share)
 
 
 def _resolved(model: Any) -> dict[str, Any]:

@@ -25,10 +25,15 @@ class Profile:
         folds_run: which of them are run.
         models: label -> settings of `recommenders.create`. The label is the model's name, unless
             the settings hold a "model": `{"narrow": {"model": "transformer", "d_model": 32}}`. The
-            settings of a hybrid's contexts are those of the labels of the same names, or of the
+            settings may also hold a "train_share" of the training users. The settings of a
+            hybrid's contexts are those of the labels of the same names, or of the
             labels that its "contexts" name.
         seed: of the folds; the seed of a training run follows from it and the fold.
         mask_seen: whether items of the history are left out of the ranking.
+        leave_one_out: whether the last item of every user is the test target and the last but one
+            the validation target, instead of whole users; the folds are then repetitions.
+        on_validation: whether the validation part is evaluated in place of the test part: for the
+            choice of settings.
         top_k: how many recommended items are counted for the popularity measures.
         durations: what takes about how long, in words, measured.
     """
@@ -43,6 +48,8 @@ class Profile:
     seed: int = 0
     mask_seen: bool = True
     top_k: int = 20
+    leave_one_out: bool = False
+    on_validation: bool = False
     durations: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -116,6 +123,67 @@ PROFILES = {
                        batch_size=128, max_epochs=200),
     ),
 }
+
+
+def _grid(models: Mapping[str, Mapping[str, Any]], **tried: Mapping[str, tuple]) -> dict:
+    """Each model as it is, and once for every other value of each of its settings alone."""
+    grid = {model: dict(models[model]) for model in tried}
+    for model, settings in tried.items():
+        for setting, values in settings.items():
+            for value in values:
+                changed = {"model": model, **models[model], setting: value}
+                if setting == "d_model" and "d_ff" in changed:
+                    changed["d_ff"] = 4 * value
+                grid[f"{model}-{setting}-{value:g}"] = changed
+    return grid
+
+
+_LAPTOP = PROFILES["laptop"].models
+
+# How the settings were chosen: on the validation part of one fold, never on a test part.
+PROFILES["search"] = Profile(
+    name="search", dataset="ml-1m", variants={"original": 0}, folds_run=(0,), on_validation=True,
+    models=_grid(_LAPTOP, **{
+        "ease": {"l2": (30.0, 100.0, 500.0, 1000.0)},
+        "svd": {"rank": (10, 20, 100, 200)},
+        "user-knn": {"neighbours": (20, 100, 200)},
+        "lightgcn": {"learning_rate": (1e-3, 3e-3, 3e-2), "batch_size": (2048, 32768)},
+        "transformer": {"d_model": (32, 64, 256, 512), "learning_rate": (3e-4, 3e-3),
+                        "dropout": (0.0, 0.3)},
+        "mamba": {"d_model": (16, 32, 64, 256), "learning_rate": (3e-4, 3e-3),
+                  "input_dropout": (0.0, 0.4)},
+        "xlstm": {"d_model": (32, 64), "learning_rate": (3e-4, 3e-3),
+                  "input_dropout": (0.0, 0.4)},
+    }),
+)
+# The thesis's Table 2.1 with one test part for all shares.
+PROFILES["shares"] = Profile(
+    name="shares", dataset="ml-1m", variants={"truncated": VARIANTS["truncated"]}, folds_run=(0,),
+    on_validation=True,
+    models={"transformer": _LAPTOP["transformer"]} | {
+        f"transformer-train_share-{share:g}": _LAPTOP["transformer"] | {"model": "transformer",
+                                                                        "train_share": share}
+        for share in (0.03, 0.1, 0.3, 0.5)},
+)
+# Against published numbers: settings of Klenitskiy and Vasilev (2023) for what all have in common,
+# of Liu et al. (2024) for the size of Mamba's state and its dropout.
+_PUBLISHED = {"d_model": 64, "max_length": 200, "learning_rate": 1e-3, "weight_decay": 0.0,
+              "batch_size": 128, "max_epochs": 200, "patience": 10, "min_improvement": 0.0,
+              "stop_on": "ndcg@10"}
+PROFILES["verification"] = Profile(
+    name="verification", dataset="ml-1m", variants={"original": 0}, leave_one_out=True, n_folds=3,
+    folds_run=(0,),
+    sequences=SequenceSettings(min_length=4, max_length=100_000, min_rating=None),
+    models={
+        "popularity": {}, "markov": {}, "ease": _LAPTOP["ease"], "item-knn": {},
+        "lightgcn": {"inductive": True},
+        "transformer": {"n_layers": 2, "n_heads": 1, "d_ff": 64, "dropout": 0.1, **_PUBLISHED},
+        "mamba": {"n_layers": 1, "d_state": 32, "d_conv": 4, "expand": 2, "dropout": 0.2,
+                  "input_dropout": 0.2, **_PUBLISHED},
+        "xlstm": {"n_layers": 1, "n_heads": 8, "expand": 2, "dropout": 0.2, "input_dropout": 0.2,
+                  **_PUBLISHED},
+    },
+)
 
 
 def get_profile(name: str | None = None) -> Profile:

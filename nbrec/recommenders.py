@@ -14,7 +14,7 @@ import hashlib
 import inspect
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -222,7 +222,7 @@ class GraphRecommender:
 
     def describe(self) -> dict[str, Any]:
         """All settings, defaults included."""
-        return (_defaults(self.build) | self.settings | asdict(self.train_settings)
+        return (_defaults(self.build) | self.settings | self.train_settings.described()
                 | ({"inductive": True} if self.inductive else {}))
 
     def fit(self, train: Sequences, validation: Sequences, checkpoint: str | Path | None = None,
@@ -289,7 +289,7 @@ class SequenceRecommender:
 
     def describe(self) -> dict[str, Any]:
         """All settings, defaults and contexts included."""
-        own = _defaults(self.build) | self.settings | asdict(self.train_settings)
+        own = _defaults(self.build) | self.settings | self.train_settings.described()
         if not self.contexts:
             return own
         return own | {"contexts": {name: c.describe() for name, c in self.contexts.items()}}
@@ -341,27 +341,10 @@ class SequenceRecommender:
         """
         if self.history is None:
             raise RuntimeError("this model has not been trained: call fit first")
-        device = next(self.model.parameters()).device
-        longest = self.model.max_length
         users = None
         if self.parts.user and len(histories):
             users = self.contexts[self.parts.user].users(histories, not self.parts.literal)
-        histories = [history[-longest:] for history in histories]
-        lengths = np.array([len(history) for history in histories])
-        if len(lengths) and not lengths.min():
-            raise ValueError("an empty history has no next item: give at least one item")
-        scores = np.empty((len(histories), self.model.n_items), np.float32)
-        order = np.argsort(lengths, kind="stable")  # neighbours need little padding
-        for start in range(0, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
-            items = np.zeros((len(rows), lengths[rows].max()), np.int64)
-            for i, row in enumerate(rows):
-                items[i, : lengths[row]] = histories[row]
-            scores[rows] = self.model.score(
-                torch.from_numpy(items).to(device), torch.from_numpy(lengths[rows]).to(device),
-                None if users is None else users[rows].to(device),
-            ).float().cpu().numpy()
-        return scores
+        return self.model.score_histories(histories, users, self.batch_size)
 
     def _user_vectors(self, sequences: Sequences, train: bool = False) -> np.ndarray:
         """float32 (M, d): the user's vector after each item.

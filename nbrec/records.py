@@ -220,9 +220,12 @@ def per_user(df: pd.DataFrame) -> pd.DataFrame:
     """Ranks of the targets: one row per run and test user (its place in the fold's test part)."""
     parts = []
     for _, record in _whole(df):
-        part = pd.DataFrame({k: record[k] for k in ("ranks", "target_popularity")})
+        kept = ("ranks", "target_popularity", "ranks_with_seen", "history_lengths")
+        part = pd.DataFrame({k: record[k] for k in kept if k in record})
         part.insert(0, "user", np.arange(len(part)))
-        parts.append(_with_identity(part.rename(columns={"ranks": "rank"}), record))
+        part = part.rename(columns={"ranks": "rank", "ranks_with_seen": "rank_with_seen",
+                                    "history_lengths": "history_length"})
+        parts.append(_with_identity(part, record))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -95,6 +95,24 @@ class Sequences:
             self.users[positions], self.items[rows], _offsets(lengths), self.catalogue, self.funnel
         )
 
+    def shorten(self, n: int) -> Sequences:
+        """The same users without each one's last n items.
+
+        Raises:
+            ValueError: a sequence would be left with fewer than two items.
+        """
+        lengths = self.lengths - n
+        if len(self) and lengths.min() < SHORTEST_SEQUENCE:
+            short = int(lengths.argmin())
+            raise ValueError(
+                f"user {self.users[short]} has {self.lengths[short]} items, {n} are to be cut off: "
+                f"expected {SHORTEST_SEQUENCE} or more to be left; raise min_length"
+            )
+        rows = _ranges(self.offsets[:-1], lengths)
+        return Sequences(
+            self.users, self.items[rows], _offsets(lengths), self.catalogue, self.funnel
+        )
+
     def histories(self) -> list[np.ndarray]:
         """What a model may see in evaluation: each sequence without its last item."""
         return [self[u][:-1] for u in range(len(self))]
@@ -220,13 +238,25 @@ class Fold:
 
     Args:
         index: the number of the fold, 0..k-1.
-        train, validation, test: int64 arrays that share no user.
+        train, validation, test: int64 arrays; they share no user, or hold all of them where the
+            last items are left out.
+        leave_out: whether test targets are the users' last items, validation targets their last
+            but one, and training knows what came before.
     """
 
     index: int
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
+    leave_out: bool = False
+
+    def parts(self, sequences: Sequences) -> tuple[Sequences, Sequences, Sequences]:
+        """The sequences to train, validate and test on; a target is the last item of one."""
+        parts = map(sequences.select, (self.train, self.validation, self.test))
+        return tuple(
+            part.shorten(n) if self.leave_out and n else part
+            for part, n in zip(parts, (2, 1, 0), strict=True)
+        )
 
 
 def k_folds(n_users: int, k: int = 10, seed: int = 0) -> list[Fold]:
@@ -247,6 +277,17 @@ def k_folds(n_users: int, k: int = 10, seed: int = 0) -> list[Fold]:
         train = np.concatenate([part for p, part in enumerate(parts) if p not in (i, j)])
         folds.append(Fold(i, np.sort(train), np.sort(parts[j]), np.sort(parts[i])))
     return folds
+
+
+def leave_one_out(n_users: int, repetitions: int = 1) -> list[Fold]:
+    """All users in every part: the split of most published numbers, not of the thesis.
+
+    The model is trained on what came before in the histories that it is tested on, but in other
+    users' futures as well: nothing is split by time. The repetitions differ in the seed of the
+    training that follows from their index.
+    """
+    everybody = np.arange(n_users)
+    return [Fold(i, everybody, everybody, everybody, leave_out=True) for i in range(repetitions)]
 
 
 def split_hash(sequences: Sequences, folds: list[Fold]) -> str:

@@ -38,6 +38,9 @@ class TrainSettings:
         patience: training stops when more than this many epochs in a row were unproductive.
         min_improvement: an epoch is productive if its validation loss is below
             (1 - min_improvement) times that of the last productive epoch (thesis section 4.1).
+        stop_on: what early stopping watches on the validation part: "loss", the mean over all
+            positions, or "ndcg@10", 1 - NDCG@10 of each sequence's last item. Graph models have a
+            rule of their own.
         groups: a batch passes through the model in this many groups of similar length.
         precision: "fp32", "bf16", "fp16", or "auto": fp32 on a CPU, bf16 on a GPU that has it,
             otherwise fp16 with loss scaling.
@@ -51,6 +54,7 @@ class TrainSettings:
     max_epochs: int = 200
     patience: int = 5
     min_improvement: float = 0.01
+    stop_on: str = "loss"
     groups: int = 4
     precision: str = "auto"
     device: str = "auto"
@@ -60,6 +64,15 @@ class TrainSettings:
         for name in ("batch_size", "max_epochs", "groups"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
+        if self.stop_on not in ("loss", "ndcg@10"):
+            raise ValueError(f"stop_on={self.stop_on!r}: expected 'loss' or 'ndcg@10'")
+
+    def described(self) -> dict:
+        """All settings, as records and checkpoints keep them."""
+        settings = asdict(self)
+        if self.stop_on == "loss":  # unnamed in records from before there was another rule
+            del settings["stop_on"]
+        return settings
 
     def resolved_device(self) -> str:
         if self.device != "auto":
@@ -85,7 +98,8 @@ class History:
 
     Args:
         train_loss: mean loss per predicted item (cross-entropy) or pair of items (BPR), in nats.
-        validation_loss: the same of the validation part; of a graph model, 1 - NDCG of its targets.
+        validation_loss: the same of the validation part; of a graph model 1 - NDCG of its targets,
+            and 1 - NDCG@10 where ``stop_on`` says so.
         seconds: time of each epoch, training and validation.
         best_epoch: index of the epoch whose weights were kept.
     """
@@ -271,7 +285,15 @@ class Run:
 
     @torch.no_grad()
     def mean_loss(self, validation: Sequences) -> float:
+        """What early stopping watches."""
         self.model.eval()
+        if self.settings.stop_on != "loss":
+            histories = validation.histories()
+            last = None if self.users is None else torch.from_numpy(
+                self.users[1][validation.offsets[1:] - 2])
+            scores = self.model.score_histories(histories, last)
+            ranks = metrics.target_ranks(scores, validation.targets(), histories)
+            return self._finite(1 - metrics.ndcg(ranks, 10), "validation")
         total, count = 0.0, 0
         for batch in self.validation_batches(validation):
             for group in batch:
@@ -355,7 +377,7 @@ class Run:
     def _identity(self) -> dict:
         """What a checkpoint must share with the run that resumes it; stopping rules may differ."""
         free = ("max_epochs", "patience", "min_improvement", "device", "groups")
-        settings = {k: v for k, v in asdict(self.settings).items() if k not in free}
+        settings = {k: v for k, v in self.settings.described().items() if k not in free}
         shapes = {k: list(v.shape) for k, v in self.model.state_dict().items()}
         # The description holds what no shape tells: heads, dropout.
         return {**settings, **self.data, "shapes": shapes, "model": str(self.model)}

@@ -35,6 +35,9 @@ def test_the_target_stands_at_its_rank(seed, mask, batch_size):
     for rank, row, target in zip(result.ranks, result.recommended, test.targets(), strict=True):
         place = np.flatnonzero(row == target)
         assert place.tolist() == ([rank - 1] if rank <= 12 else [])
+    scores = Fixed(25).score(test.histories())
+    assert result.ranks_with_seen.tolist() == [
+        1 + int((row > row[t]).sum()) for row, t in zip(scores, test.targets(), strict=True)]
     if mask:
         for row, history in zip(result.recommended, test.histories(), strict=True):
             assert not set(row) & set(history)

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from nbrec import experiment, records
+from nbrec.evaluate import evaluate
+from nbrec.models.item_knn import ItemKNN
 from nbrec.movielens import MovieLens
 from nbrec.profiles import PROFILES, Profile, get_profile
 from nbrec.sequences import SequenceSettings
@@ -305,6 +307,7 @@ def test_all_models_of_the_profiles_exist():
         for label, settings in profile.models.items():
             settings = dict(settings)
             contexts = settings.pop("contexts", {})
+            settings.pop("train_share", None)
             assert set(contexts.values()) <= set(profile.models)
             recommenders.create(settings.pop("model", label), pd.Series({1: "a film"}), **settings)
             assert set(experiment.parts(profile, label).contexts) <= set(profile.models)
@@ -387,3 +390,67 @@ def test_the_command_line_runs_and_refuses(monkeypatch, tmp_path, capsys):
     with pytest.raises(SystemExit):
         experiment.main(["--models", "alexnet", "--folder", str(tmp_path)])
     assert "alexnet" in capsys.readouterr().err
+
+
+def test_settings_are_searched_on_the_validation_part(tmp_path):
+    search = replace(PROFILE, name="search", on_validation=True, folds_run=(0,),
+                     variants={"original": 0}, models={"item-knn": {}})
+    run(tmp_path, search)
+    run(tmp_path, replace(search, name="test", on_validation=False))
+    paths = [tmp_path / name / "toy/item-knn/original-fold00.json" for name in ("search", "test")]
+    chosen, tested = map(records.read_record, paths)
+    sequences = experiment.make_sequences(search, toy_data())
+    fold = experiment.make_folds(search, sequences)[0]
+    train, validation, test = fold.parts(sequences)
+    model = ItemKNN().fit(train)
+    assert chosen["ranks"] == evaluate(model, validation).ranks.tolist()
+    assert tested["ranks"] == evaluate(model, test).ranks.tolist() != chosen["ranks"]
+    assert tested["ranks_with_seen"] == evaluate(model, test).ranks_with_seen.tolist()
+    assert tested["history_lengths"] == [len(h) for h in test.histories()]
+    assert chosen["key"] != tested["key"]
+
+
+def test_smaller_shares_of_the_training_users(tmp_path):
+    profile = replace(PROFILE, folds_run=(0,), variants={"original": 0}, models={
+        f"markov-train_share-{s}": {"model": "markov", "train_share": s} for s in (0.25, 0.5)} | {
+        "markov": {}})
+    table = run(tmp_path, profile).set_index("model")
+    whole = table.loc["markov", "n_train"]
+    assert table.loc["markov-train_share-0.5", "n_train"] == round(whole / 2)
+    assert table.loc["markov-train_share-0.25", "n_train"] == round(whole / 4)
+    assert table["n_test"].nunique() == 1 and table["key"].nunique() == 3
+
+
+def test_leaving_one_out(tmp_path):
+    profile = replace(PROFILE, name="loo", leave_one_out=True, n_folds=2, folds_run=(0, 1),
+                      variants={"original": 0})
+    run(tmp_path, profile)
+    sequences = experiment.make_sequences(profile, toy_data())
+    by_model = {m: [records.read_record(tmp_path / f"loo/toy/{m}/original-fold0{i}.json")
+                    for i in (0, 1)] for m in ("item-knn", "transformer")}
+    first, second = by_model["item-knn"]
+    model = ItemKNN().fit(sequences.shorten(2))
+    assert first["ranks"] == second["ranks"] == evaluate(model, sequences).ranks.tolist()
+    assert first["data"]["n_train"] == first["data"]["n_test"] == len(sequences)
+    first, second = by_model["transformer"]
+    assert first["ranks"] != second["ranks"]  # repetitions have their own seeds
+
+
+def test_a_search_changes_one_setting_at_a_time():
+    models = PROFILES["search"].models
+    changed = {label: s for label, s in models.items() if "model" in s}
+    assert len(changed) > 20
+    for label, settings in changed.items():
+        base = models[settings["model"]]
+        (setting,) = {k for k in settings if settings[k] != base.get(k)} - {"d_ff", "model"}
+        assert label == f"{settings['model']}-{setting}-{settings[setting]:g}"
+
+
+def test_this_run_beside_the_reference_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("NBREC_RUNS", str(tmp_path))
+    profile = replace(PROFILE, folds_run=(0,), models={"popularity": {}})
+    both = experiment.beside_reference(profile, data=toy_data())
+    assert both["this run"]["model"].tolist() == ["popularity"] * 2
+    assert set(both["reference run"]["profile"]) == {"laptop"}
+    assert list(experiment.beside_reference(profile, reference="none", data=toy_data())) == [
+        "this run"]

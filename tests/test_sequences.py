@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbrec.sequences import SequenceSettings, build_sequences, k_folds, split_hash
+from nbrec.sequences import SequenceSettings, build_sequences, k_folds, leave_one_out, split_hash
 
 
 def slow(ratings, settings):
@@ -232,3 +232,21 @@ def test_each_fold_validates_on_the_next_test_part():
     folds = k_folds(30, 10)
     for fold, following in zip(folds, [*folds[1:], folds[0]], strict=True):
         assert fold.validation.tolist() == following.test.tolist()
+
+
+def test_leaving_out_the_last_items_by_hand():
+    ratings = pd.DataFrame({"userId": [1] * 5 + [2] * 4, "movieId": [10, 11, 12, 13, 14, 13, 12, 11,
+                            10], "rating": 5.0, "timestamp": range(9)})
+    sequences = build_sequences(ratings, SequenceSettings(1))
+    (fold,) = leave_one_out(2)
+    train, validation, test = fold.parts(sequences)
+    assert [train[u].tolist() for u in (0, 1)] == [[0, 1, 2], [3, 2]]
+    assert validation.targets().tolist() == [3, 1] and test.targets().tolist() == [4, 0]
+    assert [h.tolist() for h in validation.histories()] == [train[u].tolist() for u in (0, 1)]
+    assert train.n_items == 5 and train.users.tolist() == [1, 2]
+    with pytest.raises(ValueError, match="user 2 has 4 items, 3 are to be cut off"):
+        sequences.shorten(3)
+    whole = k_folds(30, 10)[0]
+    many = sequences.select(np.arange(30) % 2)
+    assert [part.digest() for part in whole.parts(many)] == [
+        many.select(p).digest() for p in (whole.train, whole.validation, whole.test)]

@@ -185,3 +185,27 @@ def test_every_epoch_drops_other_units():
     one, still = data(users=1, shortest=8), TrainSettings(learning_rate=0.0, max_epochs=3)
     assert len(set(fit(model(dropout=0.5), one, one, still).train_loss)) == 3
     assert len(set(fit(model(dropout=0.0), one, one, still).train_loss)) == 1
+
+
+def test_stopping_on_the_ranking_of_the_last_items():
+    train, held = data(users=40), data(1)
+    settings = TrainSettings(learning_rate=0.03, batch_size=8, max_epochs=6, patience=9,
+                             min_improvement=0.0, stop_on="ndcg@10")
+    net = model()
+    history = fit(net, train, held, settings)
+    gains = []
+    for u in range(len(held)):
+        scores = net.score(torch.from_numpy(held[u][None, :-1].astype(np.int64)),
+                           torch.tensor([len(held[u]) - 1]))[0]
+        target = int(held[u][-1])
+        others = [i for i in range(12) if i != target and i not in held[u][:-1]]
+        rank = 1 + sum(float(scores[i]) >= float(scores[target]) for i in others)
+        gains.append(1 / np.log2(rank + 1) if rank <= 10 else 0)
+    best = min(history.validation_loss)
+    assert history.validation_loss[history.best_epoch] == best
+    assert best == pytest.approx(1 - np.mean(gains), rel=1e-9) and 0 < best < 1
+    assert max(history.validation_loss) > best  # else any epoch would have done
+    with pytest.raises(ValueError, match="stop_on='accuracy'"):
+        TrainSettings(stop_on="accuracy")
+    assert "stop_on" not in TrainSettings().described()
+    assert settings.described()["stop_on"] == "ndcg@10"

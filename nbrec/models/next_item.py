@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -126,6 +127,39 @@ class NextItemModel(nn.Module):
         """
         h = self(items)[torch.arange(len(items), device=items.device), lengths - 1]
         return self.output(h if self.late is None else self.late(h, users))
+
+    def score_histories(self, histories: list[np.ndarray], users: Tensor | None = None,
+                        batch_size: int = 256) -> np.ndarray:
+        """``score`` for histories of any length, a batch of similar ones at a time.
+
+        Args:
+            histories: int (L,) each, catalogue indices, oldest first; of longer ones than
+                ``max_length`` the last items are used.
+            users: float (B, d_user), the vectors of the users; for a late fusion only.
+
+        Returns:
+            float32 (B, V): the logits.
+
+        Raises:
+            ValueError: a history is empty.
+        """
+        device = self.embedding.weight.device
+        histories = [history[-self.max_length:] for history in histories]
+        lengths = np.array([len(history) for history in histories])
+        if len(lengths) and not lengths.min():
+            raise ValueError("an empty history has no next item: give at least one item")
+        scores = np.empty((len(histories), self.n_items), np.float32)
+        order = np.argsort(lengths, kind="stable")  # neighbours need little padding
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            items = np.zeros((len(rows), lengths[rows].max()), np.int64)
+            for i, row in enumerate(rows):
+                items[i, : lengths[row]] = histories[row]
+            scores[rows] = self.score(
+                torch.from_numpy(items).to(device), torch.from_numpy(lengths[rows]).to(device),
+                None if users is None else users[rows].to(device),
+            ).float().cpu().numpy()
+        return scores
 
 
 def transformer(n_items: int, d_model: int = 512, n_layers: int = 2, n_heads: int = 8,
