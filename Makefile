@@ -2,6 +2,7 @@
 PYTHON  ?= python3
 PROFILE ?= sample
 URL     ?=
+JOBS    ?= 2
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -9,11 +10,12 @@ BIN  := $(VENV)/bin
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install book test check lab lint clean address
+.PHONY: help install book test check results lab lint clean address
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  PROFILE=sample|laptop|full decides how large the data are (sample)."
+	@echo "  make results also takes search, shares and verification; JOBS=2 runs at the same time."
 
 install: $(VENV)/.installed  ## create .venv with the pinned versions
 
@@ -32,6 +34,9 @@ test: install  ## the whole test suite
 
 check: install  ## open every page of the built book in Chromium: links, images, requests, layout
 	@$(BIN)/python book/check.py
+
+results: install  ## continue the records of PROFILE in results/, as far as they are not there
+	@OMP_NUM_THREADS=1 $(BIN)/python -m nbrec.experiment --profile $(PROFILE) --folder results --jobs $(JOBS)
 
 lab: install  ## the notebooks in JupyterLab
 	NBREC_PROFILE=$(PROFILE) $(BIN)/jupyter lab notebooks

@@ -137,7 +137,7 @@ def check_parameters(notebook: Path) -> None:
 def fingerprint(profile: str) -> bytes:
     """A hash of what every notebook depends on, itself apart."""
     digest = hashlib.sha256(profile.encode())
-    for path in sorted([*ROOT.glob("nbrec/**/*.py"), *ROOT.glob("nbrec/thesis/*.csv"),
+    for path in sorted([*ROOT.glob("nbrec/**/*.py"), *ROOT.glob("nbrec/*/*.csv"),
                         ROOT / "constraints.txt", *ROOT.glob("results/**/*.json")]):
         digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     return digest.digest()
