@@ -1,0 +1,110 @@
+"""Sentences of the thesis against records: each one holds, does not hold, or stays open.
+
+A sentence is about pairs of models ("sequence models rank better than Item-KNN"). It holds if every
+pair is told apart in its direction, it does not if one is told apart in the other, and it is open
+if the records cannot say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from nbrec import metrics
+from nbrec.comparison import (
+    Difference,
+    bootstrap_difference,
+    compare_variants,
+    holm,
+    paired_ranks,
+    paired_test,
+)
+
+HOLDS, FAILS, OPEN, UNTESTED = "holds", "does not hold", "open", "not testable here"
+ENOUGH_FOLDS = 3  # below it a t-test over folds says next to nothing
+_PER_USER = {"hr": metrics.hits, "mrr": metrics.reciprocal_ranks, "ndcg": metrics.discounted_gains}
+
+
+class Verdict(NamedTuple):
+    """What records say about a sentence, and the differences that it rests on.
+
+    Args:
+        verdict: `HOLDS`, `FAILS`, `OPEN` or `UNTESTED`.
+        pairs: first, second, difference, low, high, p_value, n, basis ("folds" or "users"), p_holm.
+    """
+
+    verdict: str
+    pairs: pd.DataFrame
+
+
+def difference(df: pd.DataFrame, a: str, b: str, metric: str = "ndcg@20",
+               variant: str = "original") -> tuple[Difference, str]:
+    """Two models on the same users: a minus b, with the interval that the records allow.
+
+    With three folds or more it is the corrected t-test over folds. With fewer it is the bootstrap
+    over users, which takes the trained models as given: it leaves out what another training part
+    or seed would change, and is too narrow by that.
+
+    Returns:
+        the difference, and "folds" or "users".
+
+    Raises:
+        ValueError: there is no fold that both models have.
+    """
+    if _common_folds(df, a, b, variant) >= ENOUGH_FOLDS:
+        return paired_test(df, a, b, metric, variant), "folds"
+    first, second = paired_ranks(df, a, b, variant)
+    name, k = metric.split("@")
+    return bootstrap_difference(_PER_USER[name](first, int(k)),
+                                _PER_USER[name](second, int(k))), "users"
+
+
+def judge(df: pd.DataFrame, pairs: Iterable[tuple[str, str]], metric: str = "ndcg@20",
+          variant: str = "original", level: float = 0.05) -> Verdict:
+    """Whether the first model of every pair is better than the second, by Holm's correction.
+
+    Args:
+        df: of `records.load_records`, one profile and dataset.
+        pairs: (better, worse) as the sentence has them. Pairs without a fold in common are left
+            out; without any the sentence is not testable.
+        metric: more is better, such as "ndcg@20".
+    """
+    rows = []
+    for a, b in pairs:
+        if not _common_folds(df, a, b, variant):
+            continue
+        found, basis = difference(df, a, b, metric, variant)
+        rows.append({"first": a, "second": b, **found._asdict(), "basis": basis})
+    table = pd.DataFrame(rows, columns=["first", "second", *Difference._fields, "basis"])
+    table["p_holm"] = holm(table["p_value"])
+    return Verdict(_verdict(table["difference"], table["p_holm"] < level), table)
+
+
+def judge_truncation(df: pd.DataFrame, models: Iterable[str], metric: str = "hr@20") -> Verdict:
+    """Whether truncated sequences make every one of these models worse.
+
+    The variants have their own users, so the intervals are Welch's; there is no correction for the
+    number of models. Needs two folds of both variants.
+    """
+    table = compare_variants(df, (metric,), "original", "truncated")
+    table = table[table["model"].isin(list(models))]
+    pairs = pd.DataFrame({
+        "first": table["model"] + ", original", "second": table["model"] + ", truncated",
+        **{k: table[k] for k in ("difference", "low", "high")}, "basis": "folds"})
+    apart = (table["low"] > 0) | (table["high"] < 0)
+    return Verdict(_verdict(table["difference"], apart), pairs.reset_index(drop=True))
+
+
+def _common_folds(df: pd.DataFrame, a: str, b: str, variant: str) -> int:
+    own = df[(df["variant"] == variant) & df["model"].isin([a, b])]
+    return int(own.groupby("fold")["model"].nunique().eq(2).sum())
+
+
+def _verdict(differences: pd.Series, told_apart: pd.Series) -> str:
+    if not len(differences):
+        return UNTESTED
+    right, wrong = (differences > 0) & told_apart, (differences < 0) & told_apart
+    return FAILS if np.any(wrong) else HOLDS if np.all(right) else OPEN

@@ -1,0 +1,68 @@
+"""A sentence holds, does not, or stays open: each case made on purpose."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_comparison import frame
+from test_records import save
+
+from nbrec import claims, records
+
+
+def three(good, poor, third=None, **options):
+    """Models a (good), b (poor) and, if asked for, c."""
+    df = frame(good, poor, **options)
+    if third is not None:
+        more = frame(third, []).assign(model="c")
+        df = pd.concat([df, more], ignore_index=True)
+    return df
+
+
+A, B = [0.30, 0.31, 0.32, 0.33, 0.34], [0.20, 0.212, 0.218, 0.232, 0.238]
+
+
+def test_holds_fails_open_and_untested():
+    df = three(A, B, [0.29, 0.33, 0.31, 0.34, 0.33])
+    assert claims.judge(df, [("a", "b")]).verdict == claims.HOLDS
+    assert claims.judge(df, [("b", "a")]).verdict == claims.FAILS
+    assert claims.judge(df, [("a", "c")]).verdict == claims.OPEN
+    # One open pair keeps the whole sentence open, one reversed pair is enough against it.
+    assert claims.judge(df, [("a", "b"), ("a", "c")]).verdict == claims.OPEN
+    assert claims.judge(df, [("a", "c"), ("b", "a")]).verdict == claims.FAILS
+    assert claims.judge(df, [("a", "x")]).verdict == claims.UNTESTED
+    assert claims.judge(df, [("a", "x"), ("a", "b")]).pairs["second"].tolist() == ["b"]
+
+
+def test_many_pairs_are_corrected():
+    # b is barely worse than a: alone it is told apart, among many it is not.
+    df = three([0.30, 0.31, 0.32, 0.33], [0.29, 0.294, 0.315, 0.319], n_test=0)
+    alone = claims.judge(df, [("a", "b")])
+    assert alone.verdict == claims.HOLDS and 0.01 < alone.pairs["p_value"].item() < 0.05
+    assert claims.judge(df, [("a", "b")] * 5).verdict == claims.OPEN
+
+
+def test_few_folds_fall_back_on_users(tmp_path):
+    n = 200
+    rng = np.random.default_rng(0)
+    good, poor = rng.integers(1, 30, n), rng.integers(1, 90, n)
+    for model, ranks in (("a", good), ("b", poor)):
+        for fold in (0, 1):
+            save(tmp_path, model=model, fold=fold, ranks=ranks.tolist())
+    df = records.load_records(tmp_path)
+    found, basis = claims.difference(df, "a", "b", "hr@20")
+    assert basis == "users" and found.n == 2 * n
+    assert found.difference == pytest.approx(np.mean(good <= 20) - np.mean(poor <= 20))
+    assert claims.judge(df, [("a", "b")], "hr@20").verdict == claims.HOLDS
+    assert claims.judge(df, [("b", "a")], "hr@20").verdict == claims.FAILS
+
+
+def test_truncation():
+    whole = three(A, B)
+    cut = three([v - 0.1 for v in A], B).assign(variant="truncated")
+    df = pd.concat([whole, cut], ignore_index=True)
+    assert claims.judge_truncation(df, ["a"], "ndcg@20").verdict == claims.HOLDS
+    assert claims.judge_truncation(df, ["b"], "ndcg@20").verdict == claims.OPEN
+    assert claims.judge_truncation(df, ["a", "b"], "ndcg@20").verdict == claims.OPEN
+    assert claims.judge_truncation(whole, ["a"], "ndcg@20").verdict == claims.UNTESTED
+    pair = claims.judge_truncation(df, ["a"], "ndcg@20").pairs.iloc[0]
+    assert pair["first"] == "a, original" and pair["difference"] == pytest.approx(0.1)
