@@ -24,7 +24,7 @@ from nbrec.comparison import (
 )
 
 HOLDS, FAILS, OPEN, UNTESTED = "holds", "does not hold", "open", "not testable here"
-ENOUGH_FOLDS = 3  # below it a t-test over folds says next to nothing
+ENOUGH_FOLDS = 5  # with fewer a t-test over folds has next to no power
 _PER_USER = {"hr": metrics.hits, "mrr": metrics.reciprocal_ranks, "ndcg": metrics.discounted_gains}
 
 
@@ -44,7 +44,7 @@ def difference(df: pd.DataFrame, a: str, b: str, metric: str = "ndcg@20",
                variant: str = "original") -> tuple[Difference, str]:
     """Two models on the same users: a minus b, with the interval that the records allow.
 
-    With three folds or more it is the corrected t-test over folds. With fewer it is the bootstrap
+    With five folds or more it is the corrected t-test over folds. With fewer it is the bootstrap
     over users, which takes the trained models as given: it leaves out what another training part
     or seed would change, and is too narrow by that.
 

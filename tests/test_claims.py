@@ -35,7 +35,7 @@ def test_holds_fails_open_and_untested():
 
 def test_many_pairs_are_corrected():
     # b is barely worse than a: alone it is told apart, among many it is not.
-    df = three([0.30, 0.31, 0.32, 0.33], [0.29, 0.294, 0.315, 0.319], n_test=0)
+    df = three([0.30, 0.31, 0.32, 0.33, 0.34], [0.29, 0.294, 0.317, 0.319, 0.337], n_test=0)
     alone = claims.judge(df, [("a", "b")])
     assert alone.verdict == claims.HOLDS and 0.01 < alone.pairs["p_value"].item() < 0.05
     assert claims.judge(df, [("a", "b")] * 5).verdict == claims.OPEN
