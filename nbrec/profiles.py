@@ -178,6 +178,7 @@ PROFILES["verification"] = Profile(
         "popularity": {}, "markov": {}, "ease": _LAPTOP["ease"], "item-knn": {},
         "lightgcn": {"inductive": True},
         "transformer": {"n_layers": 2, "n_heads": 1, "d_ff": 64, "dropout": 0.1, **_PUBLISHED},
+        "sasrec": {"n_layers": 2, "n_heads": 1, "dropout": 0.1, **_PUBLISHED},
         "mamba": {"n_layers": 1, "d_state": 32, "d_conv": 4, "expand": 2, "dropout": 0.2,
                   "input_dropout": 0.2, **_PUBLISHED},
         "xlstm": {"n_layers": 1, "n_heads": 8, "expand": 2, "dropout": 0.2, "input_dropout": 0.2,

@@ -40,7 +40,7 @@ CLASSICAL = {"popularity": Popularity, "markov": MarkovChain, "ease": EASE, "ite
 CONTENT = ("tfidf", *text.ENCODERS)
 GRAPHS = {"gcn": graph.gcn, "lightgcn": graph.lightgcn, "gat": graph.gat}
 NEURAL = {"transformer": next_item.transformer, "mamba": next_item.mamba,
-          "xlstm": next_item.xlstm}
+          "xlstm": next_item.xlstm, "sasrec": next_item.sasrec}
 USER, LITERAL = "-user", "-user-literal"  # behind a context: how the user enters
 
 

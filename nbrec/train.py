@@ -330,7 +330,8 @@ class Run:
                 "scaler": self.scaler.state_dict()}
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, partial,
+        # Clones: a tied output layer shares its memory, which the format does not allow.
+        save_file({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, partial,
                   metadata={"run": json.dumps(meta)})
         os.replace(partial, path)
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from nbrec.models.mamba import MambaBlock
-from nbrec.models.next_item import NextItemModel, mamba, transformer, xlstm
+from nbrec.models.next_item import NextItemModel, mamba, sasrec, transformer, xlstm
 from nbrec.models.transformer import TransformerBlock
 from nbrec.models.xlstm import MLSTMBlock, SLSTMBlock
 
@@ -20,6 +20,7 @@ def stack(n_items, d_model, max_length):
 
 BACKBONES = {
     "transformer": lambda n: transformer(n, n_heads=4, **SMALL),
+    "sasrec": lambda n: sasrec(n, n_heads=4, **SMALL),
     "mamba": lambda n: mamba(n, **SMALL),
     "mamba, d_conv 4, zoh": lambda n: mamba(n, d_conv=4, zoh=True, **SMALL),
     "mamba, literal": lambda n: mamba(n, residual=False, **SMALL),

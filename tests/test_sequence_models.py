@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from nbrec import losses, metrics, recommenders
 from nbrec import train as training
 from nbrec.evaluate import evaluate
-from nbrec.models.next_item import transformer
+from nbrec.models.next_item import sasrec, transformer
 from nbrec.models.transformer import TransformerBlock, causal_mask, sinusoidal_positions
 from nbrec.sequences import Sequences
 from nbrec.train import TrainSettings, batches, fit
@@ -164,14 +164,15 @@ def test_training_equals_a_plain_loop():
     assert histories[0].validation_loss == pytest.approx(histories[1].validation_loss, rel=1e-4)
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
+@pytest.mark.parametrize("build", [transformer, sasrec])  # the other shares a matrix
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, build):
     data, held = random_sequences(), random_sequences(1)
     settings = dict(learning_rate=0.01, batch_size=8, patience=99)
     results = []
     for stops in ((6,), (2, 3, 6)):
         for stop in stops:
             torch.manual_seed(0)
-            model = transformer(12, d_model=8, n_heads=2, dropout=0.3, max_length=9)
+            model = build(12, d_model=8, n_heads=2, dropout=0.3, max_length=9)
             history = fit(model, data, held, TrainSettings(max_epochs=stop, **settings),
                           checkpoint=tmp_path / f"{len(stops)}.safetensors")
         results.append((history, model.state_dict()))

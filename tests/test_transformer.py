@@ -5,8 +5,13 @@ import math
 import numpy as np
 import torch
 
-from nbrec.models.next_item import NextItemModel, transformer
-from nbrec.models.transformer import TransformerBlock, sinusoidal_positions
+from nbrec.models.next_item import NextItemModel, sasrec, transformer
+from nbrec.models.transformer import (
+    PreNormBlock,
+    TransformerBlock,
+    causal_mask,
+    sinusoidal_positions,
+)
 
 
 def test_inputs_by_hand():
@@ -66,3 +71,37 @@ def test_scaled_embeddings_start_with_variance_one():
     torch.manual_seed(0)
     model = transformer(2000, d_model=64)
     assert abs((model.embedding.weight * model.scale).std().item() - 1) < 0.02
+
+
+def test_norms_inside_the_block_equal_torchs_own_layer():
+    torch.manual_seed(0)
+    block = PreNormBlock(8, n_heads=2, d_ff=12, dropout=0.0).double()
+    twin = torch.nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True,
+                                            norm_first=True).double()
+    with torch.no_grad():
+        for norm in (block.norm_attention, block.norm_ff):
+            norm.weight.normal_()
+            norm.bias.normal_()
+        twin.self_attn.in_proj_weight.copy_(block.w_qkv.weight)
+        twin.self_attn.in_proj_bias.zero_()
+        twin.self_attn.out_proj.weight.copy_(block.w_o.weight)
+        twin.self_attn.out_proj.bias.zero_()
+    for mine, theirs in ((block.w_1, twin.linear1), (block.w_2, twin.linear2),
+                         (block.norm_attention, twin.norm1), (block.norm_ff, twin.norm2)):
+        theirs.load_state_dict(mine.state_dict())
+    h = torch.randn(3, 7, 8, dtype=torch.float64)
+    expected = twin(h, src_mask=causal_mask(7).double(), is_causal=True)
+    assert torch.allclose(block(h), expected, atol=1e-12)
+    assert not torch.allclose(TransformerBlock.forward(block, h), expected, atol=0.1)
+
+
+def test_sasrec_ties_its_matrices_and_learns_its_positions():
+    model = sasrec(9, d_model=8, max_length=5).double()
+    loss = model.output(model(torch.tensor([[1, 2]])))[0, -1].logsumexp(0)
+    loss.backward()
+    assert model.output.weight is model.embedding.weight and model.output.bias is None
+    touched = model.embedding.weight.grad.abs().sum(1)
+    assert (touched > 0).all()  # of items that were not in the history as well
+    assert (model.positions.grad[:2] != 0).any() and (model.positions.grad[2:] == 0).all()
+    names = [name for name, _ in model.named_parameters()]
+    assert "output.weight" not in names and "positions" in names

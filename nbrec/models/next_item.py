@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nbrec.models.fusion import EarlyFusion, LateFusion
 from nbrec.models.mamba import MambaBlock
-from nbrec.models.transformer import TransformerBlock, sinusoidal_positions
+from nbrec.models.transformer import PreNormBlock, TransformerBlock, sinusoidal_positions
 from nbrec.models.xlstm import MLSTMBlock, SLSTMBlock
 
 
@@ -30,16 +30,17 @@ class NextItemModel(nn.Module):
         d_model: width D.
         max_length: longest history; longer ones keep their last items.
         dropout: on the first layer, in [0, 1).
-        positions: add sinusoidal positions and scale the embedding by sqrt(d), as a Transformer
-            needs and a recurrent backbone does not.
+        positions: add sinusoidal positions ("learned": trained ones) and scale the embedding by
+            sqrt(d), as a Transformer needs and a recurrent backbone does not.
         final_norm: whether there is a LayerNorm before the output layer, as a stack of blocks with
             a bare residual needs.
         output_bias: whether the output layer has b_out.
+        tied: whether W_out is the transposed embedding.
     """
 
     def __init__(self, n_items: int, blocks: list[nn.Module], d_model: int, max_length: int = 90,
-                 dropout: float = 0.1, positions: bool = True, final_norm: bool = False,
-                 output_bias: bool = True):
+                 dropout: float = 0.1, positions: bool | str = True, final_norm: bool = False,
+                 output_bias: bool = True, tied: bool = False):
         super().__init__()
         self.max_length = max_length
         self.early: EarlyFusion | None = None
@@ -52,10 +53,15 @@ class NextItemModel(nn.Module):
         self.scale = math.sqrt(d_model) if positions else 1.0
         # Entries of m_i sqrt(d) then have variance 1, the order of those of p_t.
         nn.init.normal_(self.embedding.weight, std=1 / math.sqrt(d_model))
-        self.register_buffer(
-            "positions", sinusoidal_positions(max_length, d_model) if positions else None,
-            persistent=False,
-        )
+        if tied:
+            self.output.weight = self.embedding.weight
+        if positions == "learned":
+            self.positions = nn.Parameter(torch.randn(max_length, d_model) / math.sqrt(d_model))
+        else:
+            self.register_buffer(
+                "positions", sinusoidal_positions(max_length, d_model) if positions else None,
+                persistent=False,
+            )
 
     @property
     def n_items(self) -> int:
@@ -168,6 +174,19 @@ def transformer(n_items: int, d_model: int = 512, n_layers: int = 2, n_heads: in
     """The thesis's Transformer; the defaults are those of its Table 3.1."""
     blocks = [TransformerBlock(d_model, n_heads, d_ff, dropout) for _ in range(n_layers)]
     return NextItemModel(n_items, blocks, d_model, max_length, dropout)
+
+
+def sasrec(n_items: int, d_model: int = 64, n_layers: int = 2, n_heads: int = 1,
+           d_ff: int | None = None, dropout: float = 0.1, max_length: int = 200) -> NextItemModel:
+    """A Transformer as most published numbers have it, after SASRec (Kang and McAuley 2018).
+
+    Unlike the thesis's: learned positions, norms inside the blocks, the output layer shares the
+    matrix of the embedding and has no bias, and the feed-forward network is no wider than the
+    model. Unlike SASRec's own code: a plain pre-norm block, whose queries are no special case.
+    """
+    blocks = [PreNormBlock(d_model, n_heads, d_ff or d_model, dropout) for _ in range(n_layers)]
+    return NextItemModel(n_items, blocks, d_model, max_length, dropout, positions="learned",
+                         final_norm=True, output_bias=False, tied=True)
 
 
 def mamba(n_items: int, d_model: int = 512, n_layers: int = 2, d_state: int = 16, d_conv: int = 8,

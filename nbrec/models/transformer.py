@@ -85,13 +85,19 @@ class TransformerBlock(nn.Module):
 
         The state holds keys and values of all items so far, so it grows by one row an item.
         """
+        heads, state = self._attend(h, state)
+        a = self.norm_attention(h + self.dropout(heads))
+        ff = self.w_2(F.relu(self.w_1(a)))
+        return self.norm_ff(a + self.dropout(ff)), state
+
+    def _attend(self, h: Tensor, state: tuple[Tensor, Tensor] | None
+                ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """MHA of one more item, (B, D), over it and all items of the state."""
         q, k, v = self._heads(h[:, None])
         if state is not None:
             k, v = torch.cat((state[0], k), 2), torch.cat((state[1], v), 2)
         heads = F.scaled_dot_product_attention(q, k, v)
-        a = self.norm_attention(h + self.dropout(self.w_o(heads.flatten(1))))
-        ff = self.w_2(F.relu(self.w_1(a)))
-        return self.norm_ff(a + self.dropout(ff)), (k, v)
+        return self.w_o(heads.flatten(1)), (k, v)
 
     def attention(self, h: Tensor) -> Tensor:
         """MHA, (B, L, D) -> (B, L, D), without ever holding the L x L weights."""
@@ -117,3 +123,23 @@ class TransformerBlock(nn.Module):
         b, length, d = h.shape
         qkv = self.w_qkv(h).view(b, length, 3, self.n_heads, d // self.n_heads)
         return qkv.permute(2, 0, 3, 1, 4).unbind(0)
+
+
+class PreNormBlock(TransformerBlock):
+    """The same block with the norms inside: H + MHA(LayerNorm(H)), then A + FF(LayerNorm(A)).
+
+    What comes out needs a LayerNorm before the output layer. See Xiong et al. (2020).
+    """
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, D); output t depends on inputs 0..t only."""
+        return self._feed_forward(h + self.dropout(self.attention(self.norm_attention(h))))
+
+    def step(self, h: Tensor, state: tuple[Tensor, Tensor] | None = None
+             ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The block for one more item: float (B, D) and the last state -> (B, D), new state."""
+        heads, state = self._attend(self.norm_attention(h), state)
+        return self._feed_forward(h + self.dropout(heads)), state
+
+    def _feed_forward(self, a: Tensor) -> Tensor:
+        return a + self.dropout(self.w_2(self.dropout(F.relu(self.w_1(self.norm_ff(a))))))

@@ -24,6 +24,7 @@ _MODELS = {  # name: (label, colour, marker)
     "svd": ("SVD", "#7A5200", ">"),
     "tfidf": ("TF-IDF", "#F0C75E", "^"),
     "transformer": ("Transformer", BLUE, "o"),
+    "sasrec": ("SASRec", "#4C3BCF", "X"),
     "mamba": ("Mamba", "#56B4E9", "s"),
     "xlstm": ("xLSTM", "#003F66", "^"),
     "gcn": ("GCN", "#8FD3BC", "v"),
