@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from nbrec import verification
+from nbrec.movielens import MovieLens
 
 
 def users(model, ranks, with_seen=None):
@@ -60,3 +61,34 @@ def test_published_numbers_name_our_models_and_sources():
     assert table[["hr@10", "ndcg@10"]].lt(0.5).all(axis=None)
     keys = (Path(__file__).parents[1] / "references.bib").read_text(encoding="utf-8")
     assert all(f"{{{s}," in keys or s == "unreviewed preprint" for s in table["source"])
+
+
+def rated(seconds):
+    """Users who rate pages of four films in a second; only the file keeps a page's order."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for user in range(60):
+        for page in rng.permutation(12)[:6]:
+            rows += [(user, 10 * page + (7 * i) % 4, 5.0, seconds(user, page)) for i in range(4)]
+    return pd.DataFrame(rows, columns=["userId", "movieId", "rating", "timestamp"])
+
+
+def test_ties_fall_as_asked():
+    ratings = pd.DataFrame({"userId": 1, "movieId": [3, 1, 2], "timestamp": [5, 5, 5]})
+    assert verification.reorder_ties(ratings, "file")["movieId"].tolist() == [3, 1, 2]
+    assert verification.reorder_ties(ratings, "id")["movieId"].tolist() == [1, 2, 3]
+    drawn = {tuple(verification.reorder_ties(ratings, "random", seed)["movieId"])
+             for seed in range(40)}
+    assert len(drawn) == 6
+    with pytest.raises(ValueError, match="order='time'"):
+        verification.reorder_ties(ratings, "time")
+    with pytest.raises(ValueError, match="expected a timestamp"):
+        verification.reorder_ties(ratings[["userId", "movieId"]], "id")
+
+
+def test_an_order_within_a_second_is_something_to_learn():
+    data = MovieLens("toy", rated(lambda user, page: 1000 * user + 10 * page), None, None, None,
+                     notice="", origin="memory", sha256="0" * 64)
+    table = verification.compare_ties(data, ["markov"], seeds=2).set_index("order")
+    assert table.loc["file", "ndcg@10"] > table.loc["random", "ndcg@10"].max() + 0.2
+    assert table["users"].eq(60).all() and table.loc["random", "seed"].tolist() == [0, 1]
