@@ -1,14 +1,15 @@
 """Open every page of the built book as a reader does; `make check` calls this.
 
 Fails on a broken link, anchor or image, on any request to another host, on an error in the
-browser's console, on a formula that was not typeset, and on a page wider than its window, at
-desktop and phone width.
+browser's console, on a formula that was not typeset, on a table that sorts or filters its rows
+wrongly, and on a page wider than its window, at desktop and phone width.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import sys
 from html.parser import HTMLParser
@@ -23,6 +24,13 @@ HARMLESS = ("THEBE_JS_URL", "Got invalid theme mode")
 OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 UNTYPESET = """() => document.querySelector('.math') !== null
     && document.querySelector('mjx-container') === null"""
+
+
+STANDS_ABOVE = """button => {
+    const left = (cell) => Math.round(cell.getBoundingClientRect().left);
+    const cells = [...button.closest('table').tBodies[0].rows[0].cells];
+    return cells.map(left).indexOf(left(button.parentElement));
+}"""
 
 
 class _Page(HTMLParser):
@@ -71,6 +79,73 @@ def check_links(html: Path) -> list[str]:
     return problems
 
 
+def value_in(text: str) -> tuple[int, float, str]:
+    """What a cell is sorted by: the number in front, else its words; empty cells come last."""
+    plain = re.sub(r"(?<=\d),(?=\d{3})", "", text.replace("\u2212", "-"))
+    number = re.match(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", plain, re.I)
+    if text in ("", "–"):
+        return 2, 0.0, ""
+    return (0, float(number[0]), "") if number else (1, 0.0, text)
+
+
+def check_tables(page) -> list[str]:
+    """Sort each sortable table of a page by each of its columns of numbers, and filter it."""
+    problems = []
+    for number, table in enumerate(page.query_selector_all("table.nbrec-sortable"), 1):
+        def rows(table=table):
+            return [[" ".join(text.split()) for text in row] for row in table.evaluate(
+                "t => [...t.tBodies[0].rows].filter(r => !r.hidden)"
+                ".map(r => [...r.cells].map(c => c.textContent))")]
+
+        def wrong(what, number=number):
+            problems.append(f"sortable table {number}: {what}")
+
+        before = rows()
+        bar = table.evaluate_handle("t => t.previousElementSibling").as_element()
+        box = bar and bar.query_selector("input")
+        if box is None:
+            wrong("has no box to filter its rows")
+            continue
+        widths = {len(row) for row in before}
+        if len(widths) > 1:
+            wrong(f"has rows of {sorted(widths)} cells")
+            continue
+        buttons = table.query_selector_all("thead button")
+        if len(buttons) != max(widths):
+            wrong(f"has {len(buttons)} headings to sort by for {max(widths)} columns")
+            continue
+        # A click on a heading may be far outside the window: the table scrolls in its own box.
+        press = "b => b.click()"
+        for button in buttons:
+            column = button.evaluate(STANDS_ABOVE)
+            values = [value_in(row[column]) for row in before]
+            if 1 in {kind for kind, _, _ in values}:
+                continue  # words: their order is the browser's
+            for direction, sign in (("ascending", 1), ("descending", -1)):
+                button.evaluate(press)
+                expected = [row for _, row in sorted(
+                    zip(values, before, strict=True),
+                    key=lambda pair: (pair[0][0], sign * pair[0][1]))]
+                if rows() != expected:
+                    wrong(f"column {column + 1} is not {direction} after a click")
+                if button.evaluate("b => b.parentElement.ariaSort") != direction:
+                    wrong(f"column {column + 1} does not say that it is {direction}")
+            button.evaluate(press)
+            if rows() != before:
+                wrong(f"column {column + 1}: a third click does not bring the first order back")
+        word = " ".join(before[-1][:2])
+        box.fill(word)
+        kept = [row for row in before
+                if all(part in " ".join(row).lower() for part in word.lower().split())]
+        said = bar.query_selector("output").text_content()
+        if rows() != kept or said != f"{len(kept)} of {len(before)} rows":
+            wrong(f"{word!r} keeps {len(rows())} rows, says {said!r}; expected {len(kept)}")
+        box.fill("")
+        if rows() != before:
+            wrong("an empty box does not bring all rows back")
+    return problems
+
+
 def chromium() -> str | None:
     """The system's browser; None leaves the choice to playwright's own."""
     return shutil.which("chromium") or shutil.which("chromium-browser")
@@ -108,6 +183,8 @@ def open_pages(html: Path, screenshots: Path | None) -> list[str]:
                     seen.append("a formula has an error")
                 if (extra := page.evaluate(OVERFLOW)) > 1:
                     seen.append(f"is {extra} px wider than its window")
+                if kind == "desktop":
+                    seen += check_tables(page)
                 problems += [f"{name} ({kind}): {text}" for text in seen
                              if not any(word in text for word in HARMLESS)]
                 if screenshots:
@@ -121,7 +198,7 @@ def open_pages(html: Path, screenshots: Path | None) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--screenshots", action="store_true", help="into _build/screenshots")
-    parser.add_argument("--html", type=Path, default=HTML)
+    parser.add_argument("--html", type=lambda name: Path(name).resolve(), default=HTML)
     options = parser.parse_args()
     if not (options.html / "index.html").exists():
         sys.exit(f"{options.html} holds no book: run `make book` first")

@@ -384,7 +384,7 @@ def _valid_row(task: Task) -> dict[str, Any]:
     except ValueError as error:
         warnings.warn(f"{error} (this is done now)", stacklevel=3)
         return {}
-    if record["key"] != task.facts["key"]:
+    if record["key"] != task.facts["key"] or "history_lengths" not in record:  # kept since later
         return {}
     task.tidy()  # the process may have died between writing the record and doing this
     return records.flatten(record, task.path)

@@ -250,3 +250,50 @@ def test_runs_stand_below_the_thesis_even_with_different_models(tmp_path):
     out = comparison.beside_thesis(apart, "5.1")  # the order is the thesis's, not that of the runs
     assert list(dict.fromkeys(out["model"])) == ["item-knn", "transformer"]
     assert comparison.beside_thesis(runs, "A.6").empty  # neither run has Mamba
+
+
+# --- groups of users -----------------------------------------------------------------------------
+
+
+def users_of(**models):
+    """Table as of `records.per_user`: model -> list of (length of the history, rank)."""
+    return pd.concat([pd.DataFrame(pairs, columns=["history_length", "rank"]).assign(
+        model=model, fold=0, user=range(len(pairs))) for model, pairs in models.items()])
+
+
+def test_groups_by_hand():
+    users = users_of(b=[(2, 1), (3, 21), (4, 3), (9, 20), (9, 1)], a=[(11, 1), (4, 21)])
+    out = comparison.by_group(users, "history_length", (3, 9), ["hr@20", "ndcg@20"])
+    rows = list(out[["metric", "model", "place", "group", "users"]].itertuples(index=False,
+                                                                               name=None))
+    groups = [("b", 0, "up to 3", 2), ("b", 1, "4–9", 3), ("a", 1, "4–9", 1), ("a", 2, "over 9", 1)]
+    assert rows == [(m, *g) for m in ("hr@20", "ndcg@20") for g in groups]
+    # Ranks 1 | 21, 3 | 20 | 1, 21 | 1 (beyond 20 there is no gain): 1 / log2(rank + 1).
+    gains = [1 / 2, (1 / 2 + 1 / math.log2(21) + 1) / 3, 0, 1]
+    assert out["mean"].tolist() == pytest.approx([0.5, 1, 0, 1, *gains])
+    one = out[out["users"] == 1]  # one user tells nothing about others
+    assert (one["low"] == one["mean"]).all() and (one["high"] == one["mean"]).all()
+
+
+def test_groups_of_equal_size_and_their_intervals():
+    rng = np.random.default_rng(0)
+    users = pd.concat([pd.DataFrame({
+        "model": m, "fold": 0, "user": range(1000), "target_popularity": np.arange(1000) / 10,
+        "rank": np.where(rng.random(1000) < p, 1, 99)}) for m, p in (("a", 0.3), ("b", 0.6))])
+    out = comparison.by_group(users, "target_popularity", 4)
+    assert out["users"].tolist() == [250] * 8  # b's rows must not shift the quantiles
+    assert out["group"].tolist()[:4] == ["up to 25", "25–50", "50–74.9", "over 74.9"]
+    # A share of 0.3 or 0.6 in 250 users: the normal approximation of the bootstrap.
+    half = 1.96 * np.sqrt(out["mean"] * (1 - out["mean"]) / 250)
+    assert (out["mean"] - out["low"]).to_numpy() == pytest.approx(half, rel=0.15)
+    assert (out["high"] - out["mean"]).to_numpy() == pytest.approx(half, rel=0.15)
+
+
+def test_differences_are_taken_user_by_user():
+    users = users_of(a=[(2, 1), (2, 50), (8, 20), (9, 1)], b=[(2, 30), (2, 1), (8, 21)],
+                     c=[(2, 1), (2, 50), (8, 20), (9, 1)])
+    out = comparison.by_group(users, "history_length", (5,), ["hr@20"], against="b")
+    # Short: 1 - 0 and 0 - 1; long: 1 - 0, and the last user is not known to b.
+    assert out[["model", "place", "users", "mean"]].to_numpy().tolist() == [
+        ["a", 0, 2, 0], ["a", 1, 1, 1], ["c", 0, 2, 0], ["c", 1, 1, 1]]
+    assert out.loc[0, ["low", "high"]].tolist() == [-1, 1]

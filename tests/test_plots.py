@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
-from scipy.stats import gaussian_kde, norm
 
 from nbrec import plots
 
@@ -205,51 +204,6 @@ def test_matrices_names_the_panel_that_does_not_fit():
         plots.matrices({"a": np.ones((2, 2))}, ["up"])
 
 
-# --- popularity ----------------------------------------------------------------------------------
-
-
-def test_density_integrates_to_one_and_is_the_gaussian_sum():
-    popularity, times = np.array([0.0, 1.0, 10.0, 300.0]), np.array([2, 5, 20, 3])
-    grid = np.linspace(-8, 8, 4001)
-    density = plots.log_density(popularity, times, grid, floor=0.1)
-    assert np.trapezoid(density, grid) == pytest.approx(1, abs=1e-6)
-    # Independently: the repeated values in scipy, with the same rule for the bandwidth.
-    x = np.repeat(np.log10([0.1, 1, 10, 300]), times)
-    factor = 1.06 * x.std() * 30**-0.2 / x.std(ddof=1)
-    assert density == pytest.approx(gaussian_kde(x, factor)(grid), abs=1e-9)
-
-
-def test_density_of_a_single_value_has_the_least_bandwidth():
-    grid = np.array([2.0, 2.04])
-    density = plots.log_density(np.array([100.0]), np.array([7]), grid, floor=0.1)
-    assert density == pytest.approx(norm(2, 0.04).pdf(grid))
-
-
-def histograms():
-    rows = [("a", "behaviour", 1.0, 10), ("a", "behaviour", 100.0, 30),
-            ("a", "recommended", 100.0, 20), ("b", "behaviour", 1.0, 10),
-            ("b", "behaviour", 100.0, 30), ("b", "recommended", 0.0, 1),
-            ("b", "recommended", 10.0, 3)]
-    df = pd.DataFrame(rows, columns=["model", "source", "popularity", "times"])
-    return df.assign(variant="original", times=1000 * df["times"])
-
-
-def test_popularity_density_shows_means_and_areas():
-    fig = plots.popularity_density(histograms(), ["b", "a"])
-    b, a = fig.axes
-    legends = [[t.get_text() for t in ax.get_legend().get_texts()] for ax in (a, b)]
-    # (1 x 10 + 100 x 30) / 40 = 75.25; (0 x 1 + 10 x 3) / 4 = 7.5, rounded to even.
-    assert sorted(legends[0]) == ["model, mean 100‰", "users, mean 75‰"]
-    assert sorted(legends[1]) == ["model, mean 8‰", "users, mean 75‰"]
-    for ax in (a, b):
-        x, y = ax.lines[0].get_data()
-        assert np.trapezoid(y, np.log10(x)) == pytest.approx(1, abs=0.02)
-    shades = [ax.collections[0].get_paths()[0].vertices for ax in (a, b)]
-    assert shades[0] == pytest.approx(shades[1])  # the users are the same in every panel
-    with pytest.raises(ValueError, match=r"no records of \['c'\]"):
-        plots.popularity_density(histograms(), ["c"])
-
-
 # --- results -------------------------------------------------------------------------------------
 
 
@@ -287,21 +241,8 @@ def test_intervals_are_drawn_in_order_beside_the_corrected_thesis():
         plots.metric_intervals(summary(), "hr@7")
 
 
-def test_accuracy_against_time():
-    ax = plots.accuracy_vs_time(summary()).axes[0]
-    assert ax.get_xscale() == "log"
-    points = {tuple(map(float, line.get_xydata()[0])) for line in ax.lines[1::2]}
-    assert points == {(0.5, 0.09), (500.0, 0.17), (8.0, 0.12)}
-    assert sorted(texts(ax)) == ["EASE", "Item-KNN", "Transformer"]
-    ax.figure.draw_without_rendering()
-    boxes = [t.get_window_extent() for t in ax.texts]
-    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1:])
-
-
 @pytest.mark.parametrize("draw", [
-    lambda: plots.popularity_density(histograms()),
     lambda: plots.metric_intervals(summary(), ["ndcg@20", "seconds"]),
-    lambda: plots.accuracy_vs_time(summary()),
     lambda: plots.attention_map(np.tril(np.ones((4, 9, 9))), ["A rather long title"] * 9),
     lambda: plots.matrices({"a": np.eye(12), "b": -np.eye(12)}, ["A rather long title " * 3] * 12,
                            xlabel="head"),
@@ -373,6 +314,37 @@ def test_comparison_table_keeps_what_is_printed_and_says_what_is_wrong():
     assert styler.data.loc["Transformer"]["NDCG@20"].tolist() == [
         "0.1753", "0.1700\u00a0±\u00a00.0200", "−0.0053"]
     assert "* Table 5.1 prints another number" in styler.to_html()
+
+
+def test_only_sortable_tables_are_marked_for_the_script():
+    df = pd.DataFrame({"hr": [0.2, 0.1]})
+    assert 'class="dataframe nbrec-table"' in plots.table(df).to_html()
+    for styler in (plots.table(df, sortable=True),
+                   plots.results_table(summary(), ["ndcg@20"], sortable=True)):
+        assert 'class="dataframe nbrec-table nbrec-sortable"' in styler.to_html()
+
+
+def test_detailed_table_keeps_thesis_and_runs_apart():
+    printed = pd.DataFrame([
+        ("original", "hr", 20, 0.2186, 0.0105), ("original", "seconds", None, 0.49, 0.03),
+        ("truncated", "hr", 20, 0.218, 0.0112),
+    ], columns=["sequences", "metric", "k", "mean", "std"])
+    printed["k"] = printed["k"].astype("Int64")
+    beside = pd.DataFrame([
+        ("original", "hr@20", "thesis", 0.2186, 0.0105), ("original", "hr@20", "large", 0.2, 0.02),
+        ("original", "hr@20", "difference, large", -0.0186, math.nan),
+        ("original", "seconds", "large", 1.0, math.nan),
+        ("original", "seconds", "difference, large", 0.51, math.nan),
+    ], columns=["variant", "metric", "source", "value", "sd"])
+    styler = plots.detailed_table(printed, beside, ["large", "small"], "Table A.2.")
+    cells = styler.data
+    assert cells.index.tolist() == [
+        ("original", "HR@20"), ("original", "seconds"), ("truncated", "HR@20")]
+    assert cells["thesis", "mean ± sd"].tolist() == [
+        "0.2186\u00a0±\u00a00.0105", "0.490\u00a0±\u00a00.030", "0.2180\u00a0±\u00a00.0112"]
+    assert cells["large", "mean ± sd"].tolist() == ["0.2000\u00a0±\u00a00.0200", "1.00", "–"]
+    assert cells["large", "minus thesis"].tolist() == ["−0.0186", "+0.5", "–"]
+    assert (cells["small"] == "–").all(axis=None) and "Table A.2." in styler.to_html()
 
 
 # --- interactive figures -------------------------------------------------------------------------

@@ -186,3 +186,67 @@ def test_broken_links_are_found(tmp_path):
     for text, word in zip(sorted(problems), ("#gone", "c.html", "image yes.png", "no.png"),
                           strict=True):
         assert word in text
+
+
+TABLE = """<!doctype html><table class="nbrec-sortable">
+<thead><tr><th>&nbsp;</th><th>&nbsp;</th><th colspan="2">run</th></tr>
+<tr><th>&nbsp;</th><th>&nbsp;</th><th>mean</th><th>change</th></tr></thead><tbody>
+<tr><th rowspan="2">GAT</th><th>HR</th><td>0.1753 ± 0.0105</td><td>−0.02</td></tr>
+<tr><th>MRR</th><td>–</td><td>17.5%</td></tr>
+<tr><th>EASE</th><th>HR</th><td>12,839</td><td>+0.3</td></tr>
+<tr><th>Markov</th><th>HR</th><td>9 ± 1</td><td>–</td></tr>
+</tbody></table><script>SCRIPT</script>"""
+
+
+def test_tables_sort_and_filter(tmp_path):
+    """By hand; and the check of the built book sees a script that sorts or filters wrongly."""
+    api = pytest.importorskip("playwright.sync_api")
+    if check.chromium() is None:
+        pytest.skip("Chromium is not installed")
+    script = (ROOT / "book" / "assets" / "tables.js").read_text(encoding="utf-8")
+
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=check.chromium(),
+                                             args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 500, "height": 400})
+
+        def open_with(script):
+            page.set_content(TABLE.replace("SCRIPT", script))
+            return page
+
+        def column(n):
+            return page.evaluate("n => [...document.querySelectorAll('tbody tr:not([hidden])')]"
+                                 ".map(r => r.cells[n].textContent)", n)
+
+        open_with(script)
+        assert column(0) == ["GAT", "GAT", "EASE", "Markov"]  # the heading of two rows, repeated
+        mean, change = page.get_by_role("button", name="mean"), page.get_by_role(
+            "button", name="change")
+        mean.click()
+        assert column(2) == ["0.1753 ± 0.0105", "9 ± 1", "12,839", "–"]
+        mean.click()
+        assert column(2) == ["12,839", "9 ± 1", "0.1753 ± 0.0105", "–"]
+        change.press("Enter")
+        assert column(3) == ["−0.02", "+0.3", "17.5%", "–"]
+        headings = page.locator("thead th[aria-sort]")
+        assert [headings.nth(i).get_attribute("aria-sort") for i in range(4)] == [
+            "none", "none", "none", "ascending"]
+        page.get_by_role("button", name="sort by heading 1").click()
+        assert column(0) == ["EASE", "GAT", "GAT", "Markov"]
+        page.get_by_label("Filter rows").fill("hr gat")
+        assert column(0) == ["GAT"] and column(1) == ["HR"]
+        assert page.get_by_role("status").text_content() == "1 of 4 rows"
+
+        assert check.check_tables(open_with(script)) == []
+        for right, wrong, complaint in (
+                ("number(a) - number(b)", "a.localeCompare(b)", "is not"),
+                ("direction * compare", "compare", "not descending"),
+                ('.replace(/\\u2212/g, "-")', "", "column 4 is not ascending"),
+                ("words.every", "words.some", "keeps"),
+                ("[...filled, ...keyed", "[...keyed", "is not ascending"),
+                ("repeatHeadings(rows);", "", "rows of [3, 4] cells")):
+            assert script.count(right) == 1, right
+            problems = check.check_tables(open_with(script.replace(right, wrong)))
+            assert any(complaint in p for p in problems), (right, problems)
+        assert "no box" in check.check_tables(open_with(""))[0]
+        browser.close()

@@ -4,6 +4,11 @@
 Functions return the figure or table and never show it.
 """
 
+from nbrec.plots.cost import (
+    accuracy_vs_time,
+    pareto_front,
+    setting_sweep,
+)
 from nbrec.plots.data import (
     by_position,
     funnel_chart,
@@ -17,12 +22,18 @@ from nbrec.plots.models import (
     matrices,
     training_curves,
 )
-from nbrec.plots.results import (
-    accuracy_vs_time,
-    log_density,
-    metric_intervals,
-    pair_matrix,
+from nbrec.plots.personalisation import (
+    THESIS_FIGURES,
+    by_group,
     popularity_density,
+)
+from nbrec.plots.results import (
+    critical_difference,
+    metric_intervals,
+    overview_table,
+    pair_matrix,
+    rank_agreement,
+    truncation_effect,
 )
 from nbrec.plots.style import (
     BLUE,
@@ -44,6 +55,7 @@ from nbrec.plots.style import (
 )
 from nbrec.plots.tables import (
     comparison_table,
+    detailed_table,
     mean_sd,
     results_table,
     show_plotly,

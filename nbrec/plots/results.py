@@ -1,108 +1,29 @@
-"""Figures of the comparison: every one reads a table of `nbrec.comparison` or `nbrec.records`."""
+"""Figures and tables of the comparison: each reads a table of `nbrec.comparison`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import product
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from nbrec.plots.style import INK, MUTED, PAPER, WIDTH, metric_label, model_style
-
-
-def log_density(
-    popularity: np.ndarray, times: np.ndarray, grid: np.ndarray, floor: float
-) -> np.ndarray:
-    """Gaussian kernel density of log10 popularity, from weighted values.
-
-    Silverman's rule of thumb gives the bandwidth, at least 0.04 decades: a model that recommends
-    a handful of films a thousand times would get needles otherwise.
-
-    Args:
-        popularity: (N,) float, per mille, >= 0.
-        times: (N,) how often each value comes up.
-        grid: (G,) values of log10 popularity.
-        floor: per mille, stands in for 0, whose logarithm does not exist.
-
-    Returns:
-        (G,) density per decade; its integral over the whole line is 1.
-    """
-    x = np.log10(np.maximum(np.asarray(popularity, dtype=float), floor))
-    w = np.asarray(times, dtype=float) / np.sum(times)
-    spread = math.sqrt(np.sum(w * (x - np.sum(w * x)) ** 2))
-    width = max(1.06 * spread * np.sum(times) ** -0.2, 0.04)
-    z = (np.asarray(grid)[:, None] - x) / width
-    return np.exp(-0.5 * z**2) @ w / (width * math.sqrt(2 * math.pi))
-
-
-def popularity_density(
-    histograms: pd.DataFrame, models: Iterable[str] | None = None, variant: str = "original",
-    columns: int = 2,
-) -> Figure:
-    """Popularity of what users watch (shaded) and of what a model recommends (dashed).
-
-    Thesis Figures 4.2, 5.1 and A.1 to A.6; the legend gives mean popularity in per mille.
-
-    Args:
-        histograms: of `records.popularity_histograms`; folds are pooled.
-        models: one panel each, in this order; by default all in the table.
-        variant: which sequences.
-        columns: panels side by side.
-    """
-    chosen = histograms[histograms["variant"] == variant]
-    models = list(dict.fromkeys(chosen["model"])) if models is None else list(models)
-    if missing := [m for m in models if m not in set(chosen["model"])]:
-        raise ValueError(f"no records of {missing} on variant {variant!r}; there are "
-                         f"{sorted(set(chosen['model']))}")
-    positive = chosen.loc[chosen["popularity"] > 0, "popularity"]
-    floor = positive.min() / 2
-    low, high = np.log10(floor), np.log10(positive.max())
-    grid = np.linspace(low - 0.3, high + 0.3, 500)
-    columns = min(columns, len(models))
-    rows = math.ceil(len(models) / columns)
-    fig, axes = plt.subplots(rows, columns, sharex=True, sharey=True, squeeze=False,
-                             figsize=(WIDTH, 2.35 * rows + 0.3 if columns > 1 else 3.4 * rows))
-    for ax in axes.flat[len(models):]:
-        ax.set_visible(False)
-    peaks = {"behaviour": 0.0, "recommended": 0.0}
-    for ax, model in zip(axes.flat, models, strict=False):
-        label, colour, _ = model_style(model)
-        rows_of_model = chosen[chosen["model"] == model]
-        for source, part in rows_of_model.groupby("source", sort=False):
-            p, n = part["popularity"].to_numpy(float), part["times"].to_numpy(float)
-            density, mean = log_density(p, n, grid, floor), np.average(p, weights=n)
-            peaks[source] = max(peaks[source], density.max())
-            if source == "behaviour":
-                ax.fill_between(10**grid, density, color="#aab4be", alpha=0.55, linewidth=0,
-                                label=f"users, mean {mean:.0f}‰", zorder=1)
-            else:
-                ax.plot(10**grid, density, color=colour, linestyle=(0, (4, 1.5)),
-                        label=f"model, mean {mean:.0f}‰", zorder=3)
-        ax.set_title(label)
-        ax.set_xscale("log")
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-        ax.legend(loc="upper left", handlelength=2.2)
-    # A model that knows only hits has a needle; it may leave the frame, with its height beside it.
-    top = 1.05 * min(max(peaks.values()), 3 * peaks["behaviour"])
-    axes[0, 0].set_ylim(0, top)
-    for ax in axes.flat[: len(models)]:
-        curve = ax.lines[0].get_ydata()
-        if curve.max() > top:
-            x = 10 ** grid[curve > top].max()
-            ax.annotate(f"up to {curve.max():.1f}", (x, top), (7, -2), textcoords="offset points",
-                        va="top", fontsize=8.5, color=MUTED)
-    for ax in axes[:, 0]:
-        ax.set_ylabel("density per decade")
-    for column in range(columns):  # the lowest visible panel of each column carries the label
-        lowest = [ax for ax in axes[:, column] if ax.get_visible()][-1]
-        lowest.set_xlabel("popularity of the film (per mille of users)")
-        lowest.tick_params(labelbottom=True)
-    return fig
+from nbrec.plots.style import (
+    BLUE,
+    INK,
+    MUTED,
+    PAPER,
+    VERMILION,
+    WIDTH,
+    metric_label,
+    model_label,
+    model_style,
+)
+from nbrec.plots.tables import _dress, mean_sd
 
 
 def metric_intervals(
@@ -149,9 +70,8 @@ def metric_intervals(
         ax.tick_params(axis="y", length=0)
     n = chosen.loc[metrics[0], "n"]
     folds = f"{n.max()}" if n.min() == n.max() else f"{n.min()} to {n.max()}"
-    whose = "" if thesis is None else "this run, "
     handles = [plt.Line2D([], [], color=MUTED, marker="o", linewidth=2.2, markersize=7,
-                          label=f"{whose}mean of {folds} folds, 95% interval")]
+                          label=f"mean of {folds} folds, 95% interval")]
     if thesis is not None:
         handles.append(plt.Line2D([], [], color=INK, marker="o", markerfacecolor=PAPER,
                                   linestyle="none", label="thesis"))
@@ -191,62 +111,171 @@ def pair_matrix(pairs: pd.DataFrame, order: list[str], metric: str = "ndcg@20") 
     return fig
 
 
-def accuracy_vs_time(
-    summary: pd.DataFrame, metric: str = "ndcg@20", time: str = "seconds",
-    variant: str = "original",
+def critical_difference(
+    ranks: pd.Series, width: float, groups: Sequence[Sequence[str]], metric: str = "ndcg@20"
 ) -> Figure:
-    """Accuracy of each model against the time that it takes, time on a logarithmic axis."""
-    chosen = summary[summary["variant"] == variant]
-    wide = chosen[chosen["metric"].isin([metric, time])]
-    mean = wide.pivot(index="model", columns="metric", values="mean")
-    ends = chosen[chosen["metric"] == metric].set_index("model")[["low", "high"]]
-    fig, ax = plt.subplots(figsize=(WIDTH, 4.2))
-    ax.set_xscale("log")
-    for model, row in mean.iterrows():
+    """Mean ranks on an axis, the best on the left; a bar joins models not told apart.
+
+    Demsar (2006), Figure 1.
+
+    Args:
+        ranks, width, groups: `ranks`, `critical_difference` and `groups` of
+            `comparison.mean_ranks`.
+        metric: what the ranks are by.
+    """
+    ranks = ranks.sort_values(kind="stable")
+    k, half = len(ranks), math.ceil(len(ranks) / 2)
+    step, first = 0.42, 0.55 + 0.22 * len(groups)  # of the label lines, in units of the y axis
+    depth = first + step * half
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.62 * (depth + 1.2)))
+    side = 0.34 * (k - 1)  # room for the names
+    ax.set(xlim=(1 - side, k + side), ylim=(-depth, 1.05))
+    ax.axis("off")
+    ax.plot([1, k], [0, 0], color=INK, linewidth=1)
+    for rank in range(1, k + 1):
+        ax.plot([rank, rank], [0, 0.1], color=INK, linewidth=1)
+        ax.text(rank, 0.16, f"{rank}", ha="center", va="bottom", fontsize=9)
+    ax.text(k + 0.06 * side, 0, f"mean rank by\n{metric_label(metric)}", ha="left", va="center",
+            color=MUTED, fontsize=8.5)
+    ax.plot([1, 1 + width], [0.72, 0.72], color=VERMILION, linewidth=2, solid_capstyle="butt",
+            label="critical difference")
+    ax.text(1 + width / 2, 0.78, f"critical difference {width:.2f}", color=VERMILION, ha="center",
+            va="bottom", fontsize=8.5)
+    for i, (model, rank) in enumerate(ranks.items()):
         label, colour, marker = model_style(model)
-        ax.plot([row[time]] * 2, ends.loc[model].clip(lower=0), color=colour, linewidth=2,
-                alpha=0.45, solid_capstyle="round")
-        ax.plot(row[time], row[metric], marker, color=colour, markersize=9)
-    ax.set(xlabel=metric_label(time), ylabel=metric_label(metric))
-    ax.margins(x=0.2, y=0.08)
-    ax.set_ylim(bottom=0)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    fig.draw_without_rendering()  # settle the layout before the labels look for room
-    _place_labels(ax, [(model_style(m)[0], r[time], r[metric], *ends.loc[m].clip(lower=0))
-                       for m, r in mean.iterrows()])
+        left = i < half
+        y = -(first + step * (i if left else k - 1 - i))
+        edge = 1 - 0.05 * side if left else k + 0.05 * side
+        ax.plot([rank, rank, edge], [0, y, y], color=colour, linewidth=1.1, zorder=1)
+        ax.plot(rank, 0, marker, color=colour, markersize=6.5, zorder=3, clip_on=False)
+        text = f"{label}  {rank:.1f}" if left else f"{rank:.1f}  {label}"
+        ax.text(edge + (-0.03 if left else 0.03) * side, y, text, va="center", fontsize=9,
+                ha="right" if left else "left")
+    for i, group in enumerate(groups):
+        y = -(0.3 + 0.22 * i)
+        ax.plot([ranks[group[0]] - 0.05, ranks[group[-1]] + 0.05], [y, y], color=INK, linewidth=3.2,
+                solid_capstyle="round", zorder=2, gid="group")
     return fig
 
 
-def _place_labels(ax: Axes, points: list[tuple[str, float, float, float, float]]) -> None:
-    """Write a label beside each point, on the first side where it covers nothing.
+def rank_agreement(agreement: Mapping[str, pd.DataFrame]) -> Figure:
+    """Kendall's tau of each metric with its 95% interval, a panel for each variant.
 
     Args:
-        points: label, x, y, and the ends of the interval around y.
+        agreement: label of a run -> table of `comparison.rank_agreement`.
     """
-    pixels, scale = ax.transData.transform, ax.figure.dpi / 72
-    taken = []
-    for _, x, y, low, high in points:
-        (left, middle), (_, bottom), (_, top) = pixels([(x, y), (x, low), (x, high)])
-        taken.append((left - 6, middle - 6, left + 6, middle + 6))
-        if np.isfinite(top):
-            taken.append((left - 2, bottom, left + 2, top))
-    sides = [(9, 0, "left", "center"), (-9, 0, "right", "center"), (8, 9, "left", "bottom"),
-             (8, -9, "left", "top"), (-8, 9, "right", "bottom"), (-8, -9, "right", "top"),
-             (0, 9, "center", "bottom"), (0, -9, "center", "top")]
-    frame = ax.get_window_extent()
-    for label, x, y, _, _ in points:
-        tried = []
-        for place, (dx, dy, ha, va) in enumerate(sides):
-            text = ax.annotate(label, (x, y), (dx, dy), textcoords="offset points", ha=ha, va=va,
-                               fontsize=9)
-            text.set_in_layout(False)  # else the axes would shrink for it, and move the points
-            box = text.get_window_extent().padded(scale)
-            covered = sum(box.x0 < r and left < box.x1 and box.y0 < t and b < box.y1
-                          for left, b, r, t in taken)
-            outside = box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0
-            tried.append((covered + 2 * outside, place, text, tuple(box.extents)))
-        _, chosen, _, extents = min(tried)
-        for _, place, text, _ in tried:
-            if place != chosen:
-                text.remove()
-        taken.append(extents)
+    variants = list(dict.fromkeys(v for df in agreement.values() for v in df["variant"]))
+    metrics = list(dict.fromkeys(m for df in agreement.values() for m in df["metric"]))
+    if not variants:
+        raise ValueError("no run has three models of the thesis: there is no order to compare")
+    fig, axes = plt.subplots(1, len(variants), sharey=True, squeeze=False,
+                             figsize=(WIDTH, 0.42 * len(metrics) + 1.3))
+    looks = [(BLUE, "o"), (VERMILION, "s"), (INK, "D")]
+    for ax, variant in zip(axes[0], variants, strict=True):
+        for i, ((label, df), (colour, marker)) in enumerate(zip(agreement.items(), looks,
+                                                                strict=False)):
+            shift = 0.24 * (i - (len(agreement) - 1) / 2)
+            own = df[df["variant"] == variant]
+            places = np.array([metrics.index(m) for m in own["metric"]]) + shift
+            ax.hlines(places, own["low"], own["high"], color=colour, linewidth=2.2, alpha=0.5)
+            ax.plot(own["tau"], places, marker, color=colour, label=label, linestyle="none")
+        ax.axvline(0, color=MUTED, linewidth=0.9)
+        ax.set(xlim=(-1.04, 1.04), ylim=(len(metrics) - 0.5, -0.5), title=f"{variant} sequences",
+               xlabel="Kendall's τ with the thesis's order")
+        ax.set_yticks(range(len(metrics)), [metric_label(m) for m in metrics])
+        ax.tick_params(axis="y", length=0)
+        ax.grid(axis="y", visible=False)
+    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    return fig
+
+
+def truncation_effect(effect: pd.DataFrame, metric: str = "hr@20") -> Figure:
+    """A metric on original and truncated sequences, and the difference, with 95% intervals.
+
+    Args:
+        effect: of `comparison.truncation_effect`; the largest loss stands on top.
+        metric: one that is in it.
+    """
+    rows = effect[effect["metric"] == metric].sort_values("difference", ascending=False)
+    if rows.empty:
+        raise ValueError(f"no model has {metric!r} on both kinds of sequences")
+    fig, (left, right) = plt.subplots(1, 2, sharey=True, figsize=(WIDTH, 0.36 * len(rows) + 1.35),
+                                      width_ratios=(3, 2))
+    for place, row in enumerate(rows.to_dict("records")):
+        _, colour, marker = model_style(row["model"])
+        for part, shift, alpha in (("original", 0.14, 0.45), ("truncated", -0.14, 1)):
+            y = place + shift
+            left.plot([row[f"{part}_low"], row[f"{part}_high"]], [y, y], color=colour,
+                      linewidth=1.8, alpha=0.5 * alpha + 0.1)
+            left.plot(row[part], y, marker if part == "truncated" else "|", color=colour,
+                      markersize=6.5 if part == "truncated" else 11, markeredgewidth=1.8
+                      if part == "original" else 1)
+        right.plot([row["difference_low"], row["difference_high"]], [place, place], color=colour,
+                   linewidth=2.2, alpha=0.55, solid_capstyle="round")
+        right.plot(row["difference"], place, marker, color=colour, markersize=7)
+    right.plot(rows["thesis"], range(len(rows)), "o", markerfacecolor=PAPER, markeredgecolor=INK,
+               markeredgewidth=1.2, markersize=6.5, linestyle="none", zorder=4)
+    right.axvline(0, color=MUTED, linewidth=0.9)
+    left.set_yticks(range(len(rows)), [model_label(m) for m in rows["model"]])
+    left.set(xlabel=metric_label(metric), ylim=(-0.6, len(rows) - 0.4), xlim=(0, None))
+    right.set_xlabel("truncated minus original")
+    for ax in (left, right):
+        ax.tick_params(axis="y", length=0)
+        ax.grid(axis="y", visible=False)
+    handles = [plt.Line2D([], [], color=MUTED, marker="|", markersize=11, markeredgewidth=1.8,
+                          label="original"),
+               plt.Line2D([], [], color=MUTED, marker="o", label="truncated, difference"),
+               plt.Line2D([], [], color=INK, marker="o", markerfacecolor=PAPER, linestyle="none",
+                          label="thesis")]
+    fig.legend(handles=handles, loc="outside upper right", ncols=3)
+    return fig
+
+
+def overview_table(
+    beside: pd.DataFrame, folds: Mapping[str, Mapping[str, int]], metrics: Sequence[str],
+    caption: str | None = None,
+):
+    """A table like the thesis's 5.1 and 5.2: for each model the thesis and each run, one per row.
+
+    The best of each source is in bold, stars apart. An asterisk marks a printed number known to be
+    wrong, which stays out of that; what is right comes after the caption.
+
+    Args:
+        beside: of `comparison.beside_thesis`, table "5.1" or "5.2".
+        folds: label of a run -> model -> how many folds it has.
+        metrics: columns.
+        caption: stands below the table.
+    """
+    chosen = beside[beside["metric"].isin(metrics)
+                    & ~beside["source"].str.startswith("difference")]
+    sources = ["thesis", *folds]
+    index = pd.MultiIndex.from_tuples(
+        [(m, s) for m in dict.fromkeys(chosen["model"]) for s in sources
+         if ((chosen["model"] == m) & (chosen["source"] == s)).any()])
+    frame = pd.DataFrame("–", index=index, columns=list(metrics))
+    bold = pd.DataFrame("", index=index, columns=list(metrics))
+    for metric, source in product(metrics, sources):
+        rows = chosen[(chosen["metric"] == metric) & (chosen["source"] == source)]
+        right = rows.loc[rows["note"] == "", "value"]
+        best = right.min() if metric == "seconds" else right.max()
+        for r in rows.itertuples():
+            frame.loc[(r.model, source), metric] = _cell(metric, source, r.value, r.sd) + (
+                "*" if r.note else "")
+            if r.value == best and not r.note and metric != "stars":  # most have three of them
+                bold.loc[(r.model, source), metric] = "font-weight: bold"
+    frame["folds"] = [f"{folds[s][m]}" if s in folds else "10" for m, s in index]
+    bold["folds"] = ""
+    names = dict(zip(metrics, map(metric_label, metrics), strict=True), seconds="seconds",
+                 stars="stars")
+    for df in (frame, bold):
+        df.index = pd.MultiIndex.from_tuples([(model_label(m), s) for m, s in index])
+        df.rename(columns=names, inplace=True)
+    notes = [f"* {note}." for note in chosen["note"].unique() if note]
+    styler = frame.style.apply(lambda _: bold, axis=None).set_properties(**{"text-align": "right"})
+    return _dress(styler, " ".join([*([caption] if caption else []), *notes]) or None, small=True)
+
+
+def _cell(metric: str, source: str, value: float, sd: float) -> str:
+    if metric == "stars":
+        return "★" * int(value) if source == "thesis" else mean_sd(value, sd, digits=1)
+    return mean_sd(value, sd, digits=4 if "@" in metric else None)

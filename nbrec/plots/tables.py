@@ -66,6 +66,7 @@ def span(values: Iterable[float]) -> str:
 def table(
     df: pd.DataFrame, caption: str | None = None, percent: Iterable[str] = (), digits: int = 4,
     best: Mapping[str, str] | None = None, index: bool = True, small: bool = False,
+    sortable: bool = False,
 ):
     """A table as the book shows it.
 
@@ -77,6 +78,7 @@ def table(
         best: column -> "max" or "min": its best values are set in bold.
         index: whether to show the index.
         small: small type, for wide tables.
+        sortable: on the book's pages readers can sort and filter the rows.
 
     Returns:
         a pandas Styler.
@@ -103,11 +105,12 @@ def table(
             lambda v, w=winner: "font-weight: bold" if v == w else "", subset=[column])
     numbers = df.select_dtypes("number").columns
     styler = styler.set_properties(subset=list(numbers), **{"text-align": "right"})
-    return _dress(styler if index else styler.hide(axis="index"), caption, small)
+    return _dress(styler if index else styler.hide(axis="index"), caption, small, sortable)
 
 
-def _dress(styler, caption: str | None, small: bool = False):
-    styler = styler.set_table_attributes('class="dataframe nbrec-table"')
+def _dress(styler, caption: str | None, small: bool = False, sortable: bool = False):
+    classes = "dataframe nbrec-table" + " nbrec-sortable" * sortable  # see book/assets/tables.js
+    styler = styler.set_table_attributes(f'class="{classes}"')
     styler = styler.set_table_styles([
         {"selector": "caption", "props": "caption-side: bottom; text-align: left"},
         {"selector": "th.row_heading", "props": "text-align: left"},
@@ -120,7 +123,7 @@ def _dress(styler, caption: str | None, small: bool = False):
 def results_table(
     summary: pd.DataFrame, metrics: Sequence[str] = ("hr@1", "hr@20", "hr@300", "ndcg@20"),
     variant: str = "original", caption: str | None = None, sort: str | None = None,
-    small: bool = False,
+    small: bool = False, sortable: bool = False,
 ):
     """Mean ± standard deviation over folds, one row per model, the best of each column in bold.
 
@@ -128,7 +131,7 @@ def results_table(
         summary: of `comparison.summary`, one profile and dataset.
         metrics: columns; "seconds" and other measures may be among them.
         sort: a metric to order by, best first; by default the order of the summary.
-        small: small type, for wide tables.
+        small, sortable: as in `table`.
     """
     chosen = summary[(summary["variant"] == variant) & summary["metric"].isin(metrics)]
     models = list(dict.fromkeys(chosen["model"]))
@@ -147,7 +150,7 @@ def results_table(
     frame = pd.DataFrame(cells, index=names)
     bold = pd.DataFrame(weights, index=frame.index)
     styler = frame.style.apply(lambda _: bold, axis=None).set_properties(**{"text-align": "right"})
-    return _dress(styler, caption, small)
+    return _dress(styler, caption, small, sortable)
 
 
 def _smaller_is_better(metric: str) -> bool:
@@ -185,3 +188,40 @@ def comparison_table(
     below = [f"{sign} {note}; the difference is taken to that." for note, sign in signs.items()]
     text = " ".join(([caption] if caption else []) + below)
     return _dress(frame.style.set_properties(**{"text-align": "right"}), text or None)
+
+
+def detailed_table(
+    printed: pd.DataFrame, beside: pd.DataFrame, runs: Sequence[str], caption: str | None = None,
+):
+    """A table of the thesis's appendix beside runs: a row for each metric, and one for the time.
+
+    Args:
+        printed: of `comparison.thesis_table`, "A.1" to "A.13".
+        beside: of `comparison.beside_thesis` for the same table; a run may be missing in it.
+        runs: labels in the order of the columns; a run without the model gets dashes.
+        caption: stands below the table.
+    """
+    names = printed["metric"] + ("@" + printed["k"].astype("string")).fillna("")
+    index = pd.MultiIndex.from_arrays([printed["sequences"], names])
+    known = beside.set_index(["source", "variant", "metric"])[["value", "sd"]]
+
+    def cells(source, show):
+        chosen = [known.loc[(source, *row)] if (source, *row) in known.index else None
+                  for row in index]
+        return ["–" if c is None else show(c["value"], c["sd"], metric)
+                for c, metric in zip(chosen, names, strict=True)]
+
+    def mean(value, sd, metric):
+        return mean_sd(value, sd, digits=4 if "@" in metric else None)
+
+    columns = {("thesis", "mean ± sd"): [
+        mean(*row) for row in zip(printed["mean"], printed["std"], names, strict=True)]}
+    for run in runs:
+        columns[run, "mean ± sd"] = cells(run, mean)
+        columns[run, "minus thesis"] = cells(
+            f"difference, {run}", lambda v, _, metric: signed(v, 4 if "@" in metric else 1))
+    frame = pd.DataFrame(columns, index=index)
+    frame = frame.rename(lambda m: metric_label(m) if "@" in m else m, level=1)
+    frame = frame.rename_axis(index=[None, None])
+    styler = frame.style.set_properties(**{"text-align": "right"})
+    return _dress(styler, caption, small=True, sortable=True)
