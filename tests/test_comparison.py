@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from test_records import save
 
 from nbrec import comparison, metrics, records
@@ -297,3 +298,198 @@ def test_differences_are_taken_user_by_user():
     assert out[["model", "place", "users", "mean"]].to_numpy().tolist() == [
         ["a", 0, 2, 0], ["a", 1, 1, 1], ["c", 0, 2, 0], ["c", 1, 1, 1]]
     assert out.loc[0, ["low", "high"]].tolist() == [-1, 1]
+
+
+# --- over users, mean ranks, and the thesis's order ----------------------------------------------
+
+
+def test_means_over_users_pool_the_folds(tmp_path):
+    save(tmp_path, model="ease", ranks=(1, 30, 2), fold=0)
+    save(tmp_path, model="ease", ranks=(40, 3), fold=1)
+    save(tmp_path, model="item-knn", ranks=(50, 20, 21), fold=0)
+    df = records.load_records(tmp_path)
+    out = comparison.over_users(df, ["hr@20", "ndcg@20"]).set_index(["model", "metric"])
+    assert out.loc[("ease", "hr@20"), ["mean", "n", "folds"]].tolist() == [3 / 5, 5, 2]
+    gains = 1 + 1 / math.log2(3) + 1 / math.log2(4)  # ranks 1, 2 and 3
+    assert out.loc[("ease", "ndcg@20"), "mean"] == pytest.approx(gains / 5)
+    assert out.loc[("item-knn", "hr@20"), ["mean", "n", "folds"]].tolist() == [1 / 3, 3, 1]
+    ahead = comparison.over_users(df, ["hr@20"], against="item-knn")
+    # On fold 0 alone: hits 1, 0, 1 against 0, 1, 0.
+    assert ahead["model"].tolist() == ["ease"]
+    assert ahead.loc[0, ["mean", "n", "folds"]].tolist() == [1 / 3, 3, 1]
+    assert ahead.loc[0, "low"] == -1 and ahead.loc[0, "high"] == 1
+    assert comparison.over_users(df, against="svd").empty
+
+
+def test_intervals_over_users_are_those_of_a_mean(tmp_path):
+    rng = np.random.default_rng(3)
+    ranks = rng.integers(1, 60, 800)
+    save(tmp_path, model="ease", ranks=ranks[:500], fold=0)
+    save(tmp_path, model="ease", ranks=ranks[500:], fold=1)
+    row = comparison.over_users(records.load_records(tmp_path), ["hr@20"], n=20_000).iloc[0]
+    share = np.mean(ranks <= 20)
+    error = math.sqrt(share * (1 - share) / 800)
+    assert (row["low"], row["high"]) == pytest.approx(
+        (share - 1.96 * error, share + 1.96 * error), abs=0.1 * error)
+
+
+def test_truncation_effect_by_hand_and_beside_the_thesis(tmp_path):
+    rng = np.random.default_rng(4)
+    ranks = {"original": rng.integers(1, 50, 600), "truncated": rng.integers(1, 70, 400)}
+    for variant, own in ranks.items():
+        save(tmp_path, model="item-knn", variant=variant, ranks=own[:300], fold=0)
+        save(tmp_path, model="ease", variant=variant, ranks=own, fold=0)
+    save(tmp_path, model="item-knn", ranks=ranks["original"][300:], fold=1)
+    save(tmp_path, model="svd", ranks=(1, 2, 3))  # has one variant only
+    out = comparison.truncation_effect(records.load_records(tmp_path), ["hr@20", "ndcg@20"], 20_000)
+    rows = out.set_index(["model", "metric"])
+    assert set(out["model"]) == {"ease", "item-knn"}
+    assert rows.loc[("item-knn", "hr@20"), "original"] == pytest.approx(
+        np.mean(ranks["original"] <= 20))
+    assert rows.loc[("item-knn", "hr@20"), "folds"] == 1
+    row = rows.loc[("ease", "hr@20")]
+    share = {v: np.mean(own <= 20) for v, own in ranks.items()}
+    error = {v: math.sqrt(share[v] * (1 - share[v]) / len(own)) for v, own in ranks.items()}
+    error["difference"] = math.hypot(error["original"], error["truncated"])
+    share["difference"] = share["truncated"] - share["original"]
+    for part, mean in share.items():
+        e = error[part]
+        assert row[part] == pytest.approx(mean)
+        assert (row[f"{part}_low"], row[f"{part}_high"]) == pytest.approx(
+            (mean - 1.96 * e, mean + 1.96 * e), abs=0.1 * e)
+    # Tables 5.2 and 5.1, the NDCG@20 of the latter corrected: 0.0879, not 0.1489.
+    assert rows.loc[("item-knn", "hr@20"), "thesis"] == pytest.approx(0.218 - 0.219)
+    assert rows.loc[("item-knn", "ndcg@20"), "thesis"] == pytest.approx(0.0953 - 0.0879)
+    assert math.isnan(row["thesis"])
+
+
+# Demsar (2006), Table 6: AUC of four variants of C4.5 on fourteen data sets. One number has a digit
+# more than is printed: the ranks beside it say that it is the larger of two that look alike.
+AUC = np.array([
+    [.763, .768, .771, .798], [.599, .591, .590, .569], [.954, .971, .968, .967],
+    [.628, .661, .654, .657], [.882, .888, .886, .898], [.936, .931, .916, .931],
+    [.661, .668, .609, .685], [.583, .583, .563, .625], [.775, .838, .866, .875],
+    [1, 1, 1, 1], [.940, .962, .965, .962], [.619, .666, .614, .669], [.972, .981, .9751, .975],
+    [.957, .978, .946, .970]])
+
+
+def test_mean_ranks_are_those_of_demsar():
+    df = several(**dict(zip(["plain", "m", "cf", "m+cf"], AUC.T, strict=True)))
+    out = comparison.mean_ranks(df)
+    assert out.ranks.index.tolist() == ["m+cf", "m", "cf", "plain"] and out.folds == 14
+    assert out.ranks.tolist() == pytest.approx([1.964, 2.000, 2.893, 3.143], abs=6e-4)
+    assert out.critical_difference == pytest.approx(2.569 * math.sqrt(4 * 5 / (6 * 14)), abs=1e-3)
+    # The largest gap is 1.179: below 1.25 at 5%, above 1.12 at 10%, where 3.143 - 2 is above, too.
+    assert out.groups == [["m+cf", "m", "cf", "plain"]]
+    loose = comparison.mean_ranks(df, level=0.1)
+    assert loose.critical_difference == pytest.approx(2.291 * math.sqrt(4 * 5 / (6 * 14)), abs=1e-3)
+    assert loose.groups == [["m+cf", "m", "cf"], ["cf", "plain"]]
+    # Friedman's chi-square without ties is 9.28 there; ties make it larger.
+    assert 0.01 < out.p_value < stats.chi2.sf(9.28, 3)
+
+
+def test_mean_ranks_use_the_folds_that_all_share():
+    df = several(a=[3, 3, 3, 1], b=[2, 2, 2, 2], c=[1, 1, 1, None], d=[9, None, None, None])
+    out = comparison.mean_ranks(df)  # d would leave one fold
+    assert out.ranks.to_dict() == {"a": 1, "b": 2, "c": 3} and out.folds == 3
+    with pytest.raises(ValueError, match=r"three models.*1 folds in common"):
+        comparison.mean_ranks(df, models=["a", "b", "d"])
+    with pytest.raises(ValueError, match="three models"):
+        comparison.mean_ranks(df, models=["a", "b"])
+    df.loc[(df["model"] == "a") & (df["fold"] == 1), "split_hash"] = "other"
+    with pytest.raises(ValueError, match=r"different splits of folds \[1\]"):
+        comparison.mean_ranks(df)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=9))
+@settings(deadline=None, max_examples=60)
+def test_tau_of_one_fold_is_scipys(pairs):
+    order, values = np.array(pairs, float).T
+    ours = float(comparison.kendall_tau(order, values[:, None]))
+    assert ours == pytest.approx(stats.kendalltau(order, values).statistic, nan_ok=True)
+
+
+def test_tau_takes_each_pair_on_its_own_folds():
+    # a and b share fold 0, a and c fold 1, b and c none; c has the easy fold.
+    values = np.array([[0.5, 0.9], [0.4, np.nan], [np.nan, 0.8]])
+    assert comparison.kendall_tau(np.array([3, 2, 1]), values) == 1
+    means = np.nanmean(values, axis=1, keepdims=True)  # 0.7, 0.4, 0.8
+    assert comparison.kendall_tau(np.array([3, 2, 1]), means) == pytest.approx(-1 / 3)
+    several_at_once = np.stack([values, -values])
+    assert comparison.kendall_tau(np.array([3, 2, 1]), several_at_once).tolist() == [1, -1]
+
+
+def test_pairs_of_the_thesis_have_its_direction():
+    df = several(**{m: [0.1] for m in ("gat", "mamba", "item-knn", "ease", "transformer")})
+    assert comparison.thesis_pairs(df) == [
+        ("transformer", "mamba"), ("transformer", "item-knn"), ("transformer", "gat"),
+        ("mamba", "item-knn"), ("mamba", "gat"), ("item-knn", "gat")]
+    assert comparison.thesis_pairs(df, "hr@300")[0] == ("item-knn", "transformer")
+    # Three stars each: the thesis does not say which of the two is ahead.
+    stars = comparison.thesis_pairs(df, "stars")
+    assert ("transformer", "item-knn") in stars and ("transformer", "mamba") not in stars
+    assert comparison.thesis_pairs(df, variant="truncated") == []
+
+
+# HR@20 of the thesis, original: 0.361, 0.326, 0.219, 0.145.
+BEST_FIRST = ["xlstm+gat", "transformer", "item-knn", "lightgcn"]
+
+
+def test_agreement_with_the_same_order_and_with_the_reverse(tmp_path):
+    for run, models in (("same", BEST_FIRST), ("reverse", BEST_FIRST[::-1])):
+        for place, model in enumerate([*models, "ease"]):
+            for fold in range(5):
+                hits = [1] * (40 - 10 * place) + [99] * (10 + 10 * place)
+                save(tmp_path / run, model=model, fold=fold, ranks=hits,
+                     seconds={"fit": 10.0 ** -place, "score": 0.0})
+        out = comparison.rank_agreement(records.load_records(tmp_path / run), ["hr@20", "seconds"])
+        hr, seconds = out.to_dict("records")
+        tau = 1 if run == "same" else -1
+        assert [hr[k] for k in ("variant", "tau", "models", "pairs", "least", "most", "over")] == [
+            "original", tau, 4, 6, 5, 5, "users"]
+        assert (hr["low"], hr["high"]) == (tau, tau)  # no drawing turns such gaps round
+        # The thesis's seconds: xlstm+gat, transformer, lightgcn, item-knn: one pair the other way.
+        # Reversed, the slowest is the thesis's second fastest.
+        assert seconds["tau"] == pytest.approx(tau * 2 / 3)
+        assert seconds["over"] == "folds" and seconds["low"] == seconds["tau"]
+    few = records.load_records(tmp_path / "same").query("fold < 4 or model != 'item-knn'")
+    seconds = comparison.rank_agreement(few, ["seconds"]).iloc[0]
+    assert seconds["over"] == "" and math.isnan(seconds["low"]) and seconds["least"] == 4
+    two = few[few["model"].isin(["transformer", "ease", "item-knn"])]
+    assert comparison.rank_agreement(two).empty
+
+
+def test_the_interval_of_agreement_draws_the_same_users_for_all_models(tmp_path):
+    rng = np.random.default_rng(5)
+    hard = rng.random(120) < 0.5  # users are alike for all models: a drawing for each would differ
+    ranks = {m: np.where(hard | (rng.random(120) < 0.1 * i), 50, 1)
+             for i, m in enumerate(BEST_FIRST[:3])}
+    for model, own in ranks.items():
+        save(tmp_path, model=model, ranks=own)
+    df = records.load_records(tmp_path)
+    row = comparison.rank_agreement(df, ["hr@20"], n=4000).iloc[0]
+    order, hits = [3, 2, 1], np.array([ranks[m] <= 20 for m in BEST_FIRST[:3]], float)
+    taus = [stats.kendalltau(order, hits[:, rng.integers(0, 120, 120)].mean(axis=1)).statistic
+            for _ in range(2000)]
+    assert row["tau"] == stats.kendalltau(order, hits.mean(axis=1)).statistic
+    low, high = np.nanquantile(taus, [0.025, 0.975])
+    assert (row["low"], row["high"]) == pytest.approx((low, high))
+    assert row["low"] < row["high"]
+    df.loc[df["model"] == "item-knn", "split_hash"] = "other"
+    with pytest.raises(ValueError, match="different splits"):
+        comparison.rank_agreement(df)
+
+
+def test_seconds_draw_the_folds(tmp_path):
+    rng = np.random.default_rng(6)
+    seconds = np.array([[9, 5, 7, 3, 8, 6], [4, 8, 3, 9, 2, 7], [1, 2, 6, 8, 5, 4]], float)
+    for model, own in zip(("transformer", "item-knn", "lightgcn"), seconds, strict=True):
+        for fold, value in enumerate(own):
+            save(tmp_path, model=model, fold=fold, seconds={"fit": value, "score": 0.0})
+    row = comparison.rank_agreement(records.load_records(tmp_path), ["seconds"], n=4000).iloc[0]
+    order = [516, 0.5, 4.78]  # Table 5.1
+    taus = [stats.kendalltau(order, seconds[:, rng.integers(0, 6, 6)].sum(axis=1)).statistic
+            for _ in range(2000)]
+    assert row["tau"] == stats.kendalltau(order, seconds.sum(axis=1)).statistic
+    assert (row["low"], row["high"]) == pytest.approx(tuple(np.nanquantile(taus, [0.025, 0.975])))
+    assert row["low"] < row["tau"]

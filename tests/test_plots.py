@@ -226,21 +226,6 @@ def comparison():
         "note": ["Table 5.1 prints another number", ""]})
 
 
-def test_intervals_are_drawn_in_order_beside_the_corrected_thesis():
-    fig = plots.metric_intervals(summary(), "ndcg@20", thesis=comparison())
-    ax = fig.axes[0]
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["Item-KNN", "EASE", "Transformer"]
-    bars, points = ax.lines[0:6:2], ax.lines[1:6:2]
-    assert [list(b.get_xdata()) for b in bars] == [[0.08, 0.10], [0, 0.26], [0.15, 0.19]]
-    assert [float(p.get_xdata()[0]) for p in points] == [0.09, 0.12, 0.17]
-    assert [p.get_color() for p in points] == [
-        plots.MODEL_COLOURS[m] for m in ("item-knn", "ease", "transformer")]
-    hollow = ax.lines[6]
-    assert hollow.get_xydata().tolist() == [[0.0879, 0], [0.1753, 2]]
-    with pytest.raises(ValueError, match="hr@7"):
-        plots.metric_intervals(summary(), "hr@7")
-
-
 @pytest.mark.parametrize("draw", [
     lambda: plots.metric_intervals(summary(), ["ndcg@20", "seconds"]),
     lambda: plots.attention_map(np.tril(np.ones((4, 9, 9))), ["A rather long title"] * 9),
@@ -362,18 +347,3 @@ def test_plotly_in_the_book_asks_no_other_host(monkeypatch):
     monkeypatch.setenv("NBREC_BOOK", "0")
     monkeypatch.setattr(go.Figure, "show", lambda self: shown.append(self))
     assert plots.show_plotly(fig, "fig-toy") is None and shown == [fig]
-
-
-def test_pairs_stand_in_the_upper_half_and_dots_mark_those_told_apart():
-    pairs = pd.DataFrame([("ease", "item-knn", 0.02, True), ("ease", "svd", 0.05, True),
-                          ("svd", "item-knn", 0.01, False)],
-                         columns=["better", "worse", "difference", "told_apart"])
-    fig = plots.pair_matrix(pairs, ["ease", "item-knn", "svd"])
-    ax = fig.axes[0]
-    drawn = np.ma.filled(ax.images[0].get_array().astype(float), np.nan)
-    # item-knn stands before svd in the order, yet is behind it in this pair
-    assert np.array_equal(drawn, [[np.nan, 0.02, 0.05], [np.nan, np.nan, -0.01],
-                                  [np.nan] * 3], equal_nan=True)
-    assert sorted((float(d.get_xdata()[0]), float(d.get_ydata()[0])) for d in ax.lines) == [
-        (1, 0), (2, 0)]
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["EASE", "Item-KNN", "SVD"]

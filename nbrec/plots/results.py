@@ -128,7 +128,9 @@ def critical_difference(
     step, first = 0.42, 0.55 + 0.22 * len(groups)  # of the label lines, in units of the y axis
     depth = first + step * half
     fig, ax = plt.subplots(figsize=(WIDTH, 0.62 * (depth + 1.2)))
-    side = 0.34 * (k - 1)  # room for the names
+    longest = max(len(f"{model_label(m)}  {r:.1f}") for m, r in ranks.items())
+    room = max(0.078 * longest + 0.2, 1.2) / WIDTH  # for the names, on either side
+    side = (k - 1) * room / (1 - 2 * room)
     ax.set(xlim=(1 - side, k + side), ylim=(-depth, 1.05))
     ax.axis("off")
     ax.plot([1, k], [0, 0], color=INK, linewidth=1)
@@ -267,9 +269,8 @@ def overview_table(
     bold["folds"] = ""
     names = dict(zip(metrics, map(metric_label, metrics), strict=True), seconds="seconds",
                  stars="stars")
-    for df in (frame, bold):
-        df.index = pd.MultiIndex.from_tuples([(model_label(m), s) for m, s in index])
-        df.rename(columns=names, inplace=True)
+    shown = pd.MultiIndex.from_tuples([(model_label(m), s) for m, s in index])
+    frame, bold = (df.set_axis(shown).rename(columns=names) for df in (frame, bold))
     notes = [f"* {note}." for note in chosen["note"].unique() if note]
     styler = frame.style.apply(lambda _: bold, axis=None).set_properties(**{"text-align": "right"})
     return _dress(styler, " ".join([*([caption] if caption else []), *notes]) or None, small=True)
