@@ -471,7 +471,7 @@ def test_the_interval_of_agreement_draws_the_same_users_for_all_models(tmp_path)
     order, hits = [3, 2, 1], np.array([ranks[m] <= 20 for m in BEST_FIRST[:3]], float)
     taus = [stats.kendalltau(order, hits[:, rng.integers(0, 120, 120)].mean(axis=1)).statistic
             for _ in range(2000)]
-    assert row["tau"] == stats.kendalltau(order, hits.mean(axis=1)).statistic
+    assert row["tau"] == pytest.approx(stats.kendalltau(order, hits.mean(axis=1)).statistic)
     low, high = np.nanquantile(taus, [0.025, 0.975])
     assert (row["low"], row["high"]) == pytest.approx((low, high))
     assert row["low"] < row["high"]
@@ -490,6 +490,6 @@ def test_seconds_draw_the_folds(tmp_path):
     order = [516, 0.5, 4.78]  # Table 5.1
     taus = [stats.kendalltau(order, seconds[:, rng.integers(0, 6, 6)].sum(axis=1)).statistic
             for _ in range(2000)]
-    assert row["tau"] == stats.kendalltau(order, seconds.sum(axis=1)).statistic
+    assert row["tau"] == pytest.approx(stats.kendalltau(order, seconds.sum(axis=1)).statistic)
     assert (row["low"], row["high"]) == pytest.approx(tuple(np.nanquantile(taus, [0.025, 0.975])))
-    assert row["low"] < row["tau"]
+    assert row["low"] < row["tau"] - 0.1
