@@ -13,19 +13,19 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from nbrec import metrics
-from nbrec.comparison import (
+from nbrec.comparison import truncation_effect
+from nbrec.statistics import (
     Difference,
     bootstrap_difference,
     compare_variants,
     holm,
     paired_ranks,
     paired_test,
+    user_values,
 )
 
 HOLDS, FAILS, OPEN, UNTESTED = "holds", "does not hold", "open", "not testable here"
 ENOUGH_FOLDS = 5  # with fewer a t-test over folds has next to no power
-_PER_USER = {"hr": metrics.hits, "mrr": metrics.reciprocal_ranks, "ndcg": metrics.discounted_gains}
 
 
 class Verdict(NamedTuple):
@@ -57,9 +57,7 @@ def difference(df: pd.DataFrame, a: str, b: str, metric: str = "ndcg@20",
     if _common_folds(df, a, b, variant) >= ENOUGH_FOLDS:
         return paired_test(df, a, b, metric, variant), "folds"
     first, second = paired_ranks(df, a, b, variant)
-    name, k = metric.split("@")
-    return bootstrap_difference(_PER_USER[name](first, int(k)),
-                                _PER_USER[name](second, int(k))), "users"
+    return bootstrap_difference(user_values(metric, first), user_values(metric, second)), "users"
 
 
 def judge(df: pd.DataFrame, pairs: Iterable[tuple[str, str]], metric: str = "ndcg@20",
@@ -86,16 +84,24 @@ def judge(df: pd.DataFrame, pairs: Iterable[tuple[str, str]], metric: str = "ndc
 def judge_truncation(df: pd.DataFrame, models: Iterable[str], metric: str = "hr@20") -> Verdict:
     """Whether truncated sequences make every one of these models worse.
 
-    The variants have their own users, so the intervals are Welch's; there is no correction for the
-    number of models. Needs two folds of both variants.
+    The variants have their own users, so nothing is paired. With five folds of both the interval is
+    Welch's over folds, with fewer the bootstrap over users; there is no correction for the number
+    of models.
     """
-    table = compare_variants(df, (metric,), "original", "truncated")
-    table = table[table["model"].isin(list(models))]
-    pairs = pd.DataFrame({
-        "first": table["model"] + ", original", "second": table["model"] + ", truncated",
-        **{k: table[k] for k in ("difference", "low", "high")}, "basis": "folds"})
-    apart = (table["low"] > 0) | (table["high"] < 0)
-    return Verdict(_verdict(table["difference"], apart), pairs.reset_index(drop=True))
+    df = df[df["model"].isin(list(models))]
+    users = truncation_effect(df, (metric,)).set_index("model")
+    folds = compare_variants(df, (metric,), "original", "truncated").set_index("model")
+    rows = []
+    for model, r in users.iterrows():
+        enough = r["folds"] >= ENOUGH_FOLDS
+        found = tuple(folds.loc[model, ["difference", "low", "high"]]) if enough else (
+            -r["difference"], -r["difference_high"], -r["difference_low"])
+        rows.append((f"{model}, original", f"{model}, truncated", *found, r["folds"],
+                     "folds" if enough else "users"))
+    pairs = pd.DataFrame(rows, columns=["first", "second", "difference", "low", "high", "n",
+                                        "basis"])
+    apart = (pairs["low"] > 0) | (pairs["high"] < 0)
+    return Verdict(_verdict(pairs["difference"], apart), pairs)
 
 
 def _common_folds(df: pd.DataFrame, a: str, b: str, variant: str) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from nbrec import comparison, metrics
+from nbrec import metrics, statistics
 from nbrec.records import histories, read_record
 
 LABEL = re.compile(r"(.+)-([a-z]\w*)-([-+.\de]+)")  # model, setting, value
@@ -113,10 +113,10 @@ def _measured(runs: pd.DataFrame, base: pd.DataFrame, name: str) -> dict[str, fl
     users, usual = _per_user(runs, name), _per_user(base, name)
     common = [key for key in users if key in usual]
     values = np.concatenate(list(users.values()))
-    mean = comparison.bootstrap_difference(values, np.zeros_like(values))
+    mean = statistics.bootstrap_difference(values, np.zeros_like(values))
     gap = (np.nan, np.nan, np.nan)
     if common:
-        gap = comparison.bootstrap_difference(*(
+        gap = statistics.bootstrap_difference(*(
             np.concatenate([part[key] for key in common]) for part in (users, usual)))
     costs = {k: runs[k].astype(float).mean() if k in runs else np.nan
              for k in ("epochs", "steady", "n_train")}

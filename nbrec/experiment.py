@@ -23,7 +23,7 @@ import torch
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from nbrec import comparison, metrics, movielens, recommenders, records, text
+from nbrec import metrics, movielens, recommenders, records, statistics, text
 from nbrec.evaluate import Evaluation, evaluate
 from nbrec.movielens import MovieLens
 from nbrec.profiles import PROFILES, Profile, get_profile
@@ -410,7 +410,7 @@ def main(arguments: list[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     wanted = ["hr@1", "hr@20", "hr@300", "mrr@20", "ndcg@20", "seconds"]
-    table = comparison.summary(df, wanted).pivot(
+    table = statistics.summary(df, wanted).pivot(
         index=["variant", "model"], columns="metric", values="mean"
     )
     print(table[wanted].round(4).to_string())

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from test_comparison import frame
 from test_records import save
+from test_statistics import frame
 
 from nbrec import claims, records
 
@@ -56,13 +56,22 @@ def test_few_folds_fall_back_on_users(tmp_path):
     assert claims.judge(df, [("b", "a")], "hr@20").verdict == claims.FAILS
 
 
-def test_truncation():
-    whole = three(A, B)
-    cut = three([v - 0.1 for v in A], B).assign(variant="truncated")
-    df = pd.concat([whole, cut], ignore_index=True)
-    assert claims.judge_truncation(df, ["a"], "ndcg@20").verdict == claims.HOLDS
-    assert claims.judge_truncation(df, ["b"], "ndcg@20").verdict == claims.OPEN
-    assert claims.judge_truncation(df, ["a", "b"], "ndcg@20").verdict == claims.OPEN
-    assert claims.judge_truncation(whole, ["a"], "ndcg@20").verdict == claims.UNTESTED
-    pair = claims.judge_truncation(df, ["a"], "ndcg@20").pairs.iloc[0]
-    assert pair["first"] == "a, original" and pair["difference"] == pytest.approx(0.1)
+@pytest.mark.parametrize("folds", [1, 5])
+def test_truncation(tmp_path, folds):
+    rng = np.random.default_rng(0)
+    for fold in range(folds):
+        near, far = rng.integers(1, 30, 200), rng.integers(1, 90, 200)
+        for model, cut in (("falls", far), ("stays", near[::-1])):
+            save(tmp_path, model=model, fold=fold, ranks=near)
+            save(tmp_path, model=model, fold=fold, ranks=cut, variant="truncated")
+    save(tmp_path, model="whole", ranks=near)
+    df = records.load_records(tmp_path)
+    for model, verdict in (("falls", claims.HOLDS), ("stays", claims.OPEN),
+                           ("whole", claims.UNTESTED)):
+        assert claims.judge_truncation(df, [model]).verdict == verdict
+    assert claims.judge_truncation(df, ["falls", "stays"]).verdict == claims.OPEN
+    pair = claims.judge_truncation(df, ["falls"]).pairs.iloc[0]
+    mean = df[df["model"] == "falls"].groupby("variant")["hr@20"].mean()
+    assert pair["difference"] == pytest.approx(mean["original"] - mean["truncated"])
+    assert 0 < pair["low"] < pair["difference"] < pair["high"]
+    assert pair["basis"] == ("folds" if folds == 5 else "users") and pair["n"] == folds

@@ -37,7 +37,7 @@ def accuracy_vs_time(
     and named where there is room.
 
     Args:
-        summary: of `comparison.summary`; bars are its 95% intervals.
+        summary: of `statistics.summary`; bars are its 95% intervals.
         metric, time: which of its metrics.
         variant: which sequences.
 

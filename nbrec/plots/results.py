@@ -33,7 +33,7 @@ def metric_intervals(
     """Mean of a metric over folds with its 95% interval, one row per model, best on top.
 
     Args:
-        summary: of `comparison.summary`.
+        summary: of `statistics.summary`.
         metric: one or several; each has a panel, all share the order of the first.
         variant: which sequences.
         thesis: of `comparison.compare_with_thesis`; its (corrected) values are hollow markers.
@@ -85,7 +85,7 @@ def pair_matrix(pairs: pd.DataFrame, order: list[str], metric: str = "ndcg@20") 
     A dot marks pairs that are told apart; only the half with the better mean first is drawn.
 
     Args:
-        pairs: of `comparison.compare_all`.
+        pairs: of `statistics.compare_all`.
         order: models from the best to the worst.
         metric: what the differences are of.
     """
@@ -120,7 +120,7 @@ def critical_difference(
 
     Args:
         ranks, width, groups: `ranks`, `critical_difference` and `groups` of
-            `comparison.mean_ranks`.
+            `statistics.mean_ranks`.
         metric: what the ranks are by.
     """
     ranks = ranks.sort_values(kind="stable")

@@ -128,7 +128,7 @@ def results_table(
     """Mean ± standard deviation over folds, one row per model, the best of each column in bold.
 
     Args:
-        summary: of `comparison.summary`, one profile and dataset.
+        summary: of `statistics.summary`, one profile and dataset.
         metrics: columns; "seconds" and other measures may be among them.
         sort: a metric to order by, best first; by default the order of the summary.
         small, sortable: as in `table`.
