@@ -7,6 +7,8 @@ import unicodedata
 
 ARTICLES = ("The|A|An|Le|La|Les|L'|Un|Une|El|Los|Las|Una|Il|Lo|Gli|I|Der|Die|Das|Ein|Eine|"
              "De|Den|Det|Het|En|Ett")
+# Letters that Unicode does not take apart into a letter and its accent.
+NO_ACCENT = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "ı": "i"})
 
 
 def split(title: str) -> tuple[str, str]:
@@ -32,6 +34,32 @@ def natural(name: str) -> str:
     return (aka or "") + article + ("" if article.endswith("'") else " ") + rest
 
 
+def names(title: str) -> list[str]:
+    """The main name in a title, then those in brackets, without their "a.k.a.".
+
+    Args:
+        title: without its year, in natural order.
+    """
+    # Brackets within a name, as in "1.0 You Are (Not) Alone", belong to it.
+    main, brackets = re.fullmatch(r"(.*?)((?: \([^()]+\))*)", title, re.DOTALL).groups()
+    return [re.sub(r"^a\.k\.a\.\s*", "", part, flags=re.IGNORECASE)
+            for part in (main, *re.findall(r"\(([^()]+)\)", brackets))]
+
+
+def article(name: str) -> str:
+    """The article that a name begins with, in small letters, or ""."""
+    found = re.match(rf"(?:{ARTICLES})(?=\s+\S|(?<=')\S)", name.replace("’", "'"),
+                     re.IGNORECASE)
+    return found[0].casefold() if found else ""
+
+
+def without_signs(name: str) -> str:
+    """A name in small letters without accents, punctuation and spaces, and with "and" for "&"."""
+    # Combining accents are no letters: they go with the spaces and signs.
+    plain = unicodedata.normalize("NFKD", name.casefold()).translate(NO_ACCENT)
+    return re.sub(r"[\W_]+", "", re.sub("[&+]", "and", plain)) or name
+
+
 def keys(title: str) -> set[str]:
     """The names in a title, each without what editions write differently.
 
@@ -41,14 +69,7 @@ def keys(title: str) -> set[str]:
     Args:
         title: without its year, in natural order.
     """
-    main, bracket, rest = title.partition(" (")
-    found = set()
-    for part in (main, *re.findall(r"\(([^()]+)\)", bracket + rest)):
-        plain = re.sub(r"^a\.k\.a\.\s*", "", unicodedata.normalize("NFKD", part.casefold()))
-        plain = re.sub(rf"^(?:{ARTICLES})(?:\s+|(?<='))", "", plain, flags=re.IGNORECASE)
-        # Combining accents are no letters: they go with the spaces and signs.
-        found.add(re.sub(r"[\W_]+", "", re.sub("[&+]", "and", plain)) or part)
-    return found
+    return {without_signs(name[len(article(name)):]) for name in names(title)}
 
 
 def same_film(one: str, title: str, year: str = "") -> bool:

@@ -43,3 +43,30 @@ def test_titles_and_years_are_taken_apart(written, name, year):
 ])
 def test_the_same_film_is_known_by_any_of_its_names(one, other, year, same):
     assert titles.same_film(one, other, year) is same
+
+
+@pytest.mark.parametrize("title, names", [
+    ("Seven (a.k.a. Se7en)", ["Seven", "Se7en"]),
+    ("Hate (La Haine) (A.K.A. Hatred)", ["Hate", "La Haine", "Hatred"]),
+    ("(500) Days of Summer", ["(500) Days of Summer"]),
+    ("Evangelion: 3.0 You Can (Not) Redo (Q)", ["Evangelion: 3.0 You Can (Not) Redo", "Q"]),
+    ("", [""]),
+])
+def test_names_in_brackets_stand_at_the_end_of_a_title(title, names):
+    assert titles.names(title) == names
+
+
+@pytest.mark.parametrize("name, article", [
+    ("The Matrix", "the"), ("THE MATRIX", "the"), ("Theatre", ""), ("A", ""), ("Die Hard", "die"),
+    ("L'Avventura", "l'"), ("L’Avventura", "l'"), ("Lost", ""), ("Jaws", ""), ("Anna", ""),
+])
+def test_articles(name, article):
+    assert titles.article(name) == article
+
+
+@pytest.mark.parametrize("name, plain", [
+    ("WALL·E", "walle"), ("Alien³", "alien3"), ("Brødre & Søstre", "brodreandsostre"),
+    ("Łódź", "lodz"), ("M*A*S*H", "mash"), ("Æon Flux", "aeonflux"), ("!!!", "!!!"),
+])
+def test_names_without_signs(name, plain):
+    assert titles.without_signs(name) == plain
