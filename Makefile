@@ -10,7 +10,7 @@ BIN  := $(VENV)/bin
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install book test check results lab lint clean address
+.PHONY: help install book app test check results lab lint clean address
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 book: install  ## run all notebooks and build the book in _build/html
 	@$(BIN)/python book/build.py --profile $(PROFILE)
 
+app: install  ## the platform: compare models, play with them, fly through the movie space
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/streamlit run app/main.py --browser.gatherUsageStats false
+
 test: install  ## the whole test suite
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2
 
@@ -42,7 +45,7 @@ lab: install  ## the notebooks in JupyterLab
 	NBREC_PROFILE=$(PROFILE) $(BIN)/jupyter lab notebooks
 
 lint: install  ## style of the code, and no outputs in the notebooks
-	@$(BIN)/ruff check nbrec tests benchmarks book notebooks
+	@$(BIN)/ruff check nbrec tests app benchmarks book notebooks
 	@$(BIN)/nbstripout --keep-id --verify notebooks/*.ipynb
 
 clean:  ## remove what was built; keeps .venv, data/ and runs/

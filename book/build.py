@@ -182,6 +182,10 @@ def build(executed: list[Path]) -> Path:
     for part in ("output/chtml/fonts/woff-v2", "input/tex/extensions"):
         shutil.copytree(mathjax / part, assets / "mathjax" / part)
     shutil.copy(mathjax / "tex-mml-chtml.js", assets / "mathjax")
+    if {"book/playground", "book/movie_space"} & set(pages()):
+        import play
+
+        play.make(assets / "play", BUILD / "play")
     made = BUILD / "pages"
     shutil.rmtree(made, ignore_errors=True)
     command = [Path(sys.executable).with_name("jupyter-book"), "build", source, "--path-output",
@@ -194,7 +198,7 @@ def build(executed: list[Path]) -> Path:
     script = re.compile(r'\s*<script src="[^"]*plotly\.min\.js[^"]*"></script>')
     for page in new.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
-        if "Plotly.newPlot" not in text:  # 4 MB of script for nothing
+        if "Plotly.newPlot" not in text and "movie_space.js" not in text:  # 4 MB for nothing
             page.write_text(script.sub("", text), encoding="utf-8")
     html, old = BUILD / "html", BUILD / "html.old"
     shutil.rmtree(old, ignore_errors=True)

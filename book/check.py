@@ -2,7 +2,8 @@
 
 Fails on a broken link, anchor or image, on any request to another host, on an error in the
 browser's console, on a formula that was not typeset, on a table that sorts or filters its rows
-wrongly, and on a page wider than its window, at desktop and phone width.
+wrongly, and on a page wider than its window, at desktop and phone width. Uses the playground and
+the movie space, and holds what they say against nbrec.
 """
 
 from __future__ import annotations
@@ -146,6 +147,24 @@ def check_tables(page) -> list[str]:
     return problems
 
 
+def play(page, name: str, kind: str) -> list[str]:
+    """What goes wrong when the pages that one plays with are used."""
+    if name not in ("playground", "movie_space"):
+        return []
+    sys.path.insert(0, str(ROOT))
+    import check_play
+
+    try:
+        if name == "movie_space":
+            return check_play.check_movie_space(page)
+        problems, seconds = check_play.check_playground(page)
+    except Exception as error:  # playwright's own, of an element that does not come
+        return [f"stopped: {error}"]
+    print(f"playground ({kind}), seconds of the first and of a later recommendation: " + ", ".join(
+        f"{model} {first:.2f} {later:.3f}" for model, (first, later) in seconds.items()))
+    return problems
+
+
 def chromium() -> str | None:
     """The system's browser; None leaves the choice to playwright's own."""
     return shutil.which("chromium") or shutil.which("chromium-browser")
@@ -161,7 +180,7 @@ def open_pages(html: Path, screenshots: Path | None) -> list[str]:
             executable_path=chromium(),
             args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
                   "--disable-background-networking", "--disable-component-update",
-                  "--disable-sync"])
+                  "--disable-sync", "--enable-unsafe-swiftshader"])  # draws 3-D without a GPU
         for kind, (width, height) in WIDTHS.items():
             page = browser.new_page(viewport={"width": width, "height": height})
             seen: list[str] = []
@@ -185,6 +204,7 @@ def open_pages(html: Path, screenshots: Path | None) -> list[str]:
                     seen.append(f"is {extra} px wider than its window")
                 if kind == "desktop":
                     seen += check_tables(page)
+                seen += play(page, name.stem, kind)
                 problems += [f"{name} ({kind}): {text}" for text in seen
                              if not any(word in text for word in HARMLESS)]
                 if screenshots:

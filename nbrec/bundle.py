@@ -1,0 +1,550 @@
+"""A trained model in one file, and what the page and the app ask of it.
+
+    python -m nbrec.bundle transformer xlstm+gat      trains them and writes app/models/
+
+A bundle holds the weights, the catalogue, the sequences the model was made from and who of them
+was a test user: enough to recommend, to explain and to try it on a user it has never seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from sklearn.preprocessing import normalize
+
+from nbrec import experiment, metrics, movielens, recommenders, records, text
+from nbrec.evaluate import evaluate, top_items
+from nbrec.models.content import Content
+from nbrec.models.fusion import EarlyFusion
+from nbrec.models.graph import Graph
+from nbrec.models.item_knn import ItemKNN
+from nbrec.models.transformer import TransformerBlock
+from nbrec.profiles import Profile, get_profile
+from nbrec.sequences import Fold, Sequences
+from nbrec.train import History
+
+FOLDER = Path(__file__).resolve().parents[1] / "app" / "models"
+FILMS = "films.csv.gz"
+EMBEDDED = "ml-latest-small"  # its licence lets it be passed on; that of larger editions does not
+# What is embedded: those one can play with, and those whose item vectors make a movie space.
+NAMES = ("transformer", "mamba", "xlstm", "xlstm+gat", "item-knn", "gat", "lightgcn", "minibert")
+SCHEMA = 1
+COARSE = 31  # content vectors are kept as whole numbers -31..31: cosines move by less than 0.01
+HOW = {
+    "contributions": "how much each film of the history adds to the score",
+    "attention": "how much the last position attends to each film (last layer, mean of the heads)",
+    "left out": "how much the score falls when the film is left out of the history",
+}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A fitted model with everything that it takes to use it.
+
+    Args:
+        name: as ``recommenders.create`` takes it.
+        recommender: fitted; ``score(histories) -> float32 (B, V)``.
+        sequences: of all users; the model was trained on ``fold.train`` alone.
+        fold: positions of the training, validation and test users in ``sequences``.
+        settings: profile, dataset, and the model's own.
+        metrics: hr@20 and ndcg@20 on the test users, films of the history left out.
+        provenance: commit, versions, date.
+        others: movieId int64 (W,) of films outside the catalogue and their content vectors,
+            float32 (W, d) of length 1; of content models only.
+    """
+
+    name: str
+    recommender: Any
+    sequences: Sequences
+    fold: Fold
+    settings: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    others: tuple[np.ndarray, np.ndarray] | None = None
+
+    @property
+    def catalogue(self) -> np.ndarray:
+        """int64 (V,): the movieId of each index, ascending."""
+        return self.sequences.catalogue
+
+    @property
+    def popularity(self) -> np.ndarray:
+        """float64 (V,): the share of the training users who have seen each film."""
+        return metrics.popularity(self.sequences.select(self.fold.train))
+
+    def indices(self, movies: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
+        """movieIds -> catalogue indices int64 (L,) in the same order, and the movieIds that are
+        not in the catalogue, int64."""
+        movies = np.asarray(list(movies), dtype=np.int64)
+        known = np.isin(movies, self.catalogue)
+        return np.searchsorted(self.catalogue, movies[known]), movies[~known]
+
+
+# --- making and keeping --------------------------------------------------------------------------
+
+
+def train(name: str, profile: Profile | str = "sample", fold: int = 0,
+          data: movielens.MovieLens | None = None) -> Bundle:
+    """Train a model with the settings and the seed of the experiment.
+
+    Weights are rounded to half precision, as the file holds them, before the test users are ranked.
+    What a content model reads is title, year, genres and tags alone: that may be passed on with
+    the data, other people's summaries may not.
+
+    Args:
+        name: of a model of the profile.
+        fold: which of the profile's folds; its test users take no part in the training. Their
+            histories, without the targets, are nodes of a graph, as in the experiment.
+        data: tables that are loaded already.
+
+    Raises:
+        ValueError: the profile has no such model, or a bundle cannot hold it.
+    """
+    profile = get_profile(profile) if isinstance(profile, str) else profile
+    if name not in profile.models:
+        raise ValueError(f"profile {profile.name!r} has no model {name!r}; expected one of "
+                         f"{', '.join(profile.models)}")
+    if recommenders.parse(name).user or name == "tfidf":
+        raise ValueError(f"{name}: a bundle holds no user vectors and no sparse ones; choose "
+                         f"another model, such as {', '.join(NAMES)}")
+    if reason := recommenders.missing(name):
+        raise ValueError(reason)
+    data = movielens.load(profile.dataset) if data is None else data
+    sequences = experiment.make_sequences(profile, data)
+    split = experiment.make_folds(profile, sequences)[fold]
+    parts = recommenders.parse(name)
+    reads = {parts.base, *parts.contexts} & set(recommenders.CONTENT)
+    documents = text.documents(data.movies, None, data.tags) if reads else None
+    model = _create(profile, name, fold, documents)
+    train_part, validation, test = split.parts(sequences)
+    others, moved = None, {}
+    if name in recommenders.CONTENT:
+        others = _fit_content(model, sequences.catalogue)
+    elif hasattr(model, "train_settings"):
+        model.fit(train_part, validation, others=test.histories())
+        moved = _round(model, test)
+    else:
+        model.fit(train_part, validation)
+    ranks = evaluate(model, test).ranks
+    measured = {"hr@20": metrics.hit_rate(ranks, 20), "ndcg@20": metrics.ndcg(ranks, 20),
+                "users": len(test)}
+    settings = {"profile": profile.name, "dataset": data.name,
+                "model": dict(profile.models[name])}
+    return Bundle(name, model, sequences, split, settings, measured | moved,
+                  records.provenance(), others)
+
+
+def _create(profile: Profile, name: str, fold: int, documents: pd.Series | None) -> Any:
+    """The model and its contexts, seeded as in the experiment."""
+    parts, settings = recommenders.parse(name), dict(profile.models[name])
+    if parts.base not in (*recommenders.CLASSICAL, *recommenders.CONTENT):
+        settings["seed"] = 1000 * profile.seed + fold
+    contexts = {c: _create(profile, c, fold, documents) for c in parts.contexts}
+    return recommenders.create(name, documents, contexts, **settings)
+
+
+def _fit_content(model: Any, catalogue: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fit a content model, its vectors rounded to whole numbers up to ``COARSE``.
+
+    Returns:
+        movieIds of the films outside the catalogue, and their vectors.
+    """
+    movies = model.documents.index.to_numpy()
+    raw = text.encode(model.documents, model.encoder)
+    whole = np.round(COARSE * raw / np.abs(raw).max(1, keepdims=True))
+    inside = np.isin(movies, catalogue)
+    order = np.argsort(movies[inside])
+    _set_content(model, whole[inside][order])
+    return movies[~inside], normalize(whole[~inside].astype(np.float32))
+
+
+def _set_content(model: Any, vectors: np.ndarray) -> None:
+    model.vectors = normalize(vectors.astype(np.float32))
+    model.model, model.frozen = Content(model.vectors), None
+
+
+def _round(model: Any, test: Sequences) -> dict[str, float]:
+    """Round the weights to half precision; how far that moves scores and ranks of test users."""
+    histories, targets = test.histories(), test.targets()
+    before = model.score(histories)
+    weights = {k: v.half().to(v.dtype) if v.is_floating_point() else v
+               for k, v in model.model.state_dict().items()}
+    model.model.load_state_dict(weights)
+    after = model.score(histories)
+    ranks = [metrics.target_ranks(scores, targets, histories) for scores in (before, after)]
+    return {"rounding_score": float(np.abs(after - before).max()),
+            "rounding_ranks": float((ranks[0] != ranks[1]).mean())}
+
+
+def save(bundle: Bundle, folder: str | Path = FOLDER) -> Path:
+    """Write ``<name>.safetensors`` into a folder; its weights are kept in half precision."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    s, fold = bundle.sequences, bundle.fold
+    arrays = {"users": s.users, "items": s.items, "offsets": s.offsets, "catalogue": s.catalogue,
+              "train": fold.train, "validation": fold.validation, "test": fold.test}
+    tensors = {f"data/{k}": torch.from_numpy(v.astype(np.int32)) for k, v in arrays.items()}
+    model = bundle.recommender
+    if bundle.others is not None:
+        movies, vectors = bundle.others
+        tensors["others/movies"] = torch.from_numpy(movies.astype(np.int32))
+        for key, rows in (("others/vectors", vectors), ("model/vectors", model.vectors)):
+            whole = np.round(COARSE * rows / np.abs(rows).max(1, keepdims=True))
+            tensors[key] = torch.from_numpy(whole.astype(np.int8))
+    elif hasattr(model, "train_settings"):
+        tensors |= {f"model/{k}": v.half().contiguous().clone() if v.is_floating_point() else v
+                    for k, v in model.model.state_dict().items()}
+    meta = {"schema": SCHEMA, "name": bundle.name, "fold": fold.index,
+            "settings": bundle.settings, "metrics": bundle.metrics,
+            "provenance": bundle.provenance}
+    path = folder / f"{bundle.name}.safetensors"
+    partial = path.with_name(f"{path.name}.partial")
+    save_file(tensors, partial, metadata={"bundle": json.dumps(meta)})
+    partial.chmod(0o644)
+    partial.replace(path)
+    return path
+
+
+def available(folder: str | Path = FOLDER) -> list[str]:
+    """The names of the models in a folder, those of ``NAMES`` first."""
+    found = {path.stem for path in Path(folder).glob("*.safetensors")}
+    return [*(n for n in NAMES if n in found), *sorted(found - set(NAMES))]
+
+
+def load(name: str, folder: str | Path = FOLDER) -> Bundle:
+    """Read a bundle.
+
+    Raises:
+        FileNotFoundError: there is no such file; the message says how it is made.
+        ValueError: the file is none of ``save``.
+    """
+    path = Path(folder) / f"{name}.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{name} has not been trained: there are {', '.join(available(folder)) or 'none'} in "
+            f"{folder}. `python -m nbrec.bundle {name}` trains it and puts it there")
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = json.loads(file.metadata()["bundle"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+        if meta["schema"] != SCHEMA:
+            raise ValueError(f"schema {meta['schema']}")
+        d = {k: _below("data/", tensors)[k].numpy() for k in (
+            "users", "items", "offsets", "catalogue", "train", "validation", "test")}
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no bundle of this version ({error}): delete it and run "
+                         f"`python -m nbrec.bundle {name}`") from error
+    d = {k: v if k == "items" else v.astype(np.int64) for k, v in d.items()}
+    sequences = Sequences(d["users"], d["items"], d["offsets"], d["catalogue"])
+    fold = Fold(meta["fold"], d["train"], d["validation"], d["test"])
+    model, others = _restore(meta, _below("model/", tensors), sequences, fold), None
+    if "others/movies" in tensors:
+        others = (tensors["others/movies"].numpy().astype(np.int64),
+                  normalize(tensors["others/vectors"].numpy().astype(np.float32)))
+    return Bundle(meta["name"], model, sequences, fold, meta["settings"], meta["metrics"],
+                  meta["provenance"], others)
+
+
+def _restore(meta: dict, weights: dict[str, torch.Tensor], sequences: Sequences, fold: Fold) -> Any:
+    """The fitted model of a file."""
+    name, parts = meta["name"], recommenders.parse(meta["name"])
+    train_part, validation, test = fold.parts(sequences)
+    model = recommenders.create(name, pd.Series(dtype=str), **meta["settings"]["model"])
+    if name in recommenders.CONTENT:
+        _set_content(model, weights["vectors"].numpy())
+        return model
+    if name in recommenders.CLASSICAL:
+        return model.fit(train_part, validation)
+    if name in recommenders.GRAPHS:
+        histories = [train_part[u] for u in range(len(train_part))]
+        if not model.inductive:
+            histories += validation.histories() + test.histories()
+        model.model = model.build(Graph(histories, sequences.n_items), **model.settings)
+    else:
+        model.model = model.build(sequences.n_items, **model.settings)
+        if parts.items:
+            width = model.model.embedding.embedding_dim
+            model.model.early = EarlyFusion(
+                {c: weights[f"early.frozen_{c}"] for c in parts.items}, width)
+    model.model.load_state_dict({k: v.float() for k, v in weights.items()})
+    model.model.eval()
+    model.history = History()
+    return model
+
+
+def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def films(folder: str | Path = FOLDER) -> pd.DataFrame:
+    """All films of the embedded data: movieId, title (as MovieLens writes it), genres."""
+    return pd.read_csv(Path(folder) / FILMS, keep_default_na=False)
+
+
+# --- using ---------------------------------------------------------------------------------------
+
+
+def recommend(bundle: Bundle, history: np.ndarray, k: int = 12, hide_seen: bool = True
+              ) -> pd.DataFrame:
+    """The k best next films after a history.
+
+    Args:
+        history: int (L,), catalogue indices, oldest first. After an empty one the most popular
+            films are recommended.
+        k: how many, at least 1.
+        hide_seen: whether films of the history are left out.
+
+    Returns:
+        item (catalogue index), movieId, score, confidence; best first. Confidences are the softmax
+        of the scores of these k films alone, so they sum to 1 (thesis section 5.2).
+
+    Raises:
+        ValueError: k is below 1, or an index is not in the catalogue.
+    """
+    history = _checked(bundle, history)
+    scores = bundle.recommender.score([history])[0] if len(history) else bundle.popularity
+    return _best(scores, bundle.catalogue, history if hide_seen else None, k)
+
+
+def suggest(bundle: Bundle, movies: Iterable[int], k: int = 12, hide_seen: bool = True,
+            content: Bundle | None = None) -> tuple[pd.DataFrame, str]:
+    """The k best next films after any films, a cold start included (thesis section 5.2.1).
+
+    Args:
+        movies: movieIds, oldest first; those outside the catalogue are passed over if others
+            are in it.
+        content: a content model, for histories that the catalogue knows nothing of.
+
+    Returns:
+        as ``recommend``, and what did it: "model"; "content", if no film is in the catalogue but
+        the content model has vectors of some; or "popular", if nothing is known of the user.
+    """
+    history, unknown = bundle.indices(movies)
+    if not len(history) and content is not None and content.others is not None:
+        ids, vectors = content.others
+        rows = [vectors[ids == movie][0] for movie in unknown if movie in ids]
+        if rows and np.array_equal(content.catalogue, bundle.catalogue):
+            scores = content.recommender.vectors @ normalize(np.mean(rows, 0)[None])[0]
+            return _best(scores, bundle.catalogue, None, k), "content"
+    return recommend(bundle, history, k, hide_seen), "model" if len(history) else "popular"
+
+
+def _checked(bundle: Bundle, history: np.ndarray) -> np.ndarray:
+    history = np.asarray(history, dtype=np.int64).ravel()
+    if len(history) and not 0 <= history.min() <= history.max() < len(bundle.catalogue):
+        raise ValueError(f"catalogue indices {history.min()}..{history.max()}: expected "
+                         f"0..{len(bundle.catalogue) - 1}; Bundle.indices makes them of movieIds")
+    return history
+
+
+def _best(scores: np.ndarray, catalogue: np.ndarray, seen: np.ndarray | None, k: int
+          ) -> pd.DataFrame:
+    if k < 1:
+        raise ValueError(f"k={k}: expected 1 or more films")
+    scores = np.asarray(scores, np.float32)
+    k = min(k, len(scores) - (0 if seen is None else len(np.unique(seen))))
+    if k < 1:
+        return pd.DataFrame({"item": np.empty(0, int), "movieId": np.empty(0, int),
+                             "score": np.empty(0), "confidence": np.empty(0)})
+    best = top_items(scores[None], k, None if seen is None else [seen])[0].astype(np.int64)
+    found = scores[best].astype(float)
+    share = np.exp(found - found.max())
+    return pd.DataFrame({"item": best, "movieId": catalogue[best], "score": found,
+                         "confidence": share / share.sum()})
+
+
+def rank(bundle: Bundle, history: np.ndarray, target: int, hide_seen: bool = True) -> int:
+    """The rank of a film after a history, 1 is best; ties count against it."""
+    history = _checked(bundle, history)
+    scores = bundle.recommender.score([history])
+    return int(metrics.target_ranks(scores, np.array([target]),
+                                    [history] if hide_seen else None)[0])
+
+
+def explain(bundle: Bundle, history: np.ndarray, item: int) -> tuple[pd.DataFrame, str]:
+    """Which films of the history a recommendation comes from.
+
+    Item-KNN is a sum, so its explanation is exact. Attention says where a Transformer looked, not
+    what it concluded, and says the same of every film it recommends. The others are asked again
+    without each film in turn.
+
+    Args:
+        history: int (L,), L >= 1.
+        item: catalogue index of the recommended film.
+
+    Returns:
+        item, weight, one row per film of the history that the model sees, in its order; and a key
+        of ``HOW``, what the weights are.
+    """
+    history = _checked(bundle, history)
+    if not len(history):
+        raise ValueError("an empty history explains nothing: give at least one film")
+    model = bundle.recommender
+    network = getattr(model, "model", None)
+    if isinstance(model, ItemKNN):
+        history = history[-(model.last_n or len(history)):]
+        weights, how = model.similarities[[item]].toarray()[0][history], "contributions"
+    elif isinstance(getattr(network, "blocks", [None])[-1], TransformerBlock):
+        history = history[-network.max_length:]
+        weights, how = attention(network, history), "attention"
+    else:
+        history = history[-getattr(network, "max_length", len(history)):]
+        weights, how = _left_out(model, history, item), "left out"
+    return pd.DataFrame({"item": history, "weight": weights.astype(float)}), how
+
+
+@torch.inference_mode()
+def attention(network: Any, history: np.ndarray) -> np.ndarray:
+    """float32 (L,): what the last block attends to from the last position, mean of the heads."""
+    h = network.inputs(torch.from_numpy(history.astype(np.int64))[None])
+    for block in network.blocks[:-1]:
+        h = block(h)
+    return network.blocks[-1].attention_weights(h)[0, :, -1].mean(0).numpy()
+
+
+def _left_out(model: Any, history: np.ndarray, item: int) -> np.ndarray:
+    """How much the score falls without each film; without any, it is the mean over all films."""
+    whole = model.score([history])[0]
+    if len(history) == 1:
+        return np.array([whole[item] - whole.mean()])
+    without = model.score([np.delete(history, i) for i in range(len(history))])
+    return whole[item] - without[:, item]
+
+
+def vectors(bundle: Bundle | str) -> np.ndarray:
+    """float32 (V, d): the vector of each film of the catalogue.
+
+    Content and graph models: what a hybrid gets of them. Sequence models: what enters the first
+    block, in a hybrid after the fusion.
+
+    Raises:
+        ValueError: the model has no vectors of films.
+    """
+    bundle = _loaded(bundle) if isinstance(bundle, str) else bundle
+    model = bundle.recommender
+    if hasattr(model, "items"):
+        return model.items().numpy()
+    if hasattr(getattr(model, "model", None), "item_vectors"):
+        with torch.inference_mode():
+            return model.model.item_vectors(torch.arange(len(bundle.catalogue))).numpy()
+    raise ValueError(f"{bundle.name} has no vectors of films; expected a content, graph or "
+                     "sequence model")
+
+
+@cache
+def _loaded(name: str) -> Bundle:
+    return load(name)
+
+
+def neighbours(vectors: np.ndarray, item: int, k: int = 12) -> pd.DataFrame:
+    """The k nearest films by cosine similarity (thesis eq. 3.1): item, cosine, nearest first."""
+    unit = normalize(vectors)
+    cosines = unit @ unit[item]
+    best = top_items(cosines[None], min(k, len(unit) - 1), [np.array([item])])[0]
+    return pd.DataFrame({"item": best.astype(np.int64), "cosine": cosines[best].astype(float)})
+
+
+def layout(vectors: np.ndarray, item: int, k: int = 12, seed: int = 0) -> np.ndarray:
+    """Where a film and its k nearest stand in space (thesis section 5.2).
+
+    Directions are those of Fruchterman and Reingold (1991): films pull each other by their cosine,
+    with the film in the middle held fast. The distance from the middle is 1 - cosine.
+
+    Returns:
+        float64 (k + 1, 3), the film itself at the origin first, then in the order of
+        ``neighbours``.
+    """
+    import networkx as nx
+
+    near = neighbours(vectors, item, k)
+    chosen = normalize(vectors[[item, *near["item"]]])
+    pull = np.maximum(chosen @ chosen.T, 0)
+    np.fill_diagonal(pull, 0)
+    graph = nx.from_numpy_array(pull)
+    start = np.random.default_rng(seed).normal(size=(len(chosen), 3))
+    start[0] = 0
+    found = nx.spring_layout(graph, dim=3, pos=dict(enumerate(start)), fixed=[0], seed=seed)
+    places = np.array([found[i] for i in range(len(chosen))]) - found[0]
+    lengths = np.linalg.norm(places[1:], axis=1, keepdims=True)
+    away = np.maximum(1 - near["cosine"].to_numpy(), 1e-3)[:, None]
+    places[1:] *= away / np.maximum(lengths, 1e-9)
+    return places
+
+
+def random_test_user(bundle: Bundle, seed: int) -> tuple[int, np.ndarray, int]:
+    """A test user: the position in ``sequences``, the history int (L,), and the true next film."""
+    user = int(np.random.default_rng(seed).choice(bundle.fold.test))
+    sequence = bundle.sequences[user].astype(np.int64)
+    return user, sequence[:-1], int(sequence[-1])
+
+
+def random_genre_history(bundle: Bundle, genre: str, length: int = 12, seed: int = 0,
+                         table: pd.DataFrame | None = None) -> np.ndarray:
+    """A made-up history of one genre: films drawn without repetition, popular ones more often.
+
+    Args:
+        genre: as MovieLens writes it, such as "Horror".
+        table: movieId, genres; by default that of ``films``.
+
+    Returns:
+        int64 (length,), fewer if the genre has fewer films.
+
+    Raises:
+        ValueError: no film of the catalogue has this genre.
+    """
+    table = films() if table is None else table
+    genres = table.set_index("movieId")["genres"].reindex(bundle.catalogue)
+    genres = genres.fillna("").str.split("|")
+    items = np.flatnonzero([genre in found for found in genres])
+    if not len(items):
+        known = sorted({g for found in genres for g in found} - {"", "(no genres listed)"})
+        raise ValueError(f"no film has the genre {genre!r}; expected one of {', '.join(known)}")
+    chance = bundle.popularity[items] + 1e-3
+    return np.random.default_rng(seed).choice(
+        items, min(length, len(items)), replace=False, p=chance / chance.sum())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train models and write their bundles; the films of the data beside them."""
+    parser = argparse.ArgumentParser(prog="python -m nbrec.bundle",
+                                     description=main.__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", default=NAMES, help=f"default: {' '.join(NAMES)}")
+    parser.add_argument("--profile", default="sample")
+    parser.add_argument("--fold", type=int, default=0)
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    chosen = parser.parse_args(arguments)
+    dataset = get_profile(chosen.profile).dataset
+    if dataset != EMBEDDED and chosen.folder == FOLDER:
+        parser.error(f"--profile {chosen.profile} uses {dataset}, which may not be passed on with "
+                     f"the project as {FOLDER} is: name another --folder")
+    try:
+        data = movielens.load(dataset)
+        chosen.folder.mkdir(parents=True, exist_ok=True)
+        if data.movies is not None:
+            data.movies[["movieId", "title", "genres"]].to_csv(
+                chosen.folder / FILMS, index=False, compression={"method": "gzip", "mtime": 0})
+        for name in chosen.names:
+            bundle = train(name, chosen.profile, chosen.fold, data)
+            path = save(bundle, chosen.folder)
+            print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB, "
+                  + ", ".join(f"{k} {v:.4g}" for k, v in bundle.metrics.items()), flush=True)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    # Imported by name, so that classes are those of the package.
+    from nbrec.bundle import main as run_from_terminal
+
+    run_from_terminal()

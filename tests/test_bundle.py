@@ -1,0 +1,261 @@
+"""Trained models in files: what is kept, what is recommended, and why."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from nbrec import bundle, recommenders
+from nbrec.bundle import Bundle
+from nbrec.movielens import MovieLens
+from nbrec.profiles import Profile
+from nbrec.sequences import Fold, Sequences, SequenceSettings
+
+TINY = {"d_model": 16, "n_layers": 2, "max_epochs": 1, "learning_rate": 0.01}
+PROFILE = Profile(
+    "tiny", "made", SequenceSettings(min_length=3, min_rating=None), {"original": 0}, 5, (0,),
+    {"item-knn": {}, "transformer": {"n_heads": 2, **TINY}, "mamba": TINY,
+     "xlstm": {"n_heads": 4, **TINY}, "xlstm+gat": {"n_heads": 4, **TINY},
+     "gat": {"max_epochs": 2}, "xlstm+gat+gat-user": {"n_heads": 4, **TINY}, "tfidf": {}})
+NEURAL = ("transformer", "mamba", "xlstm", "xlstm+gat")
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    rows = [(u, 10 * m, 5.0, t) for u in range(1, 41)
+            for t, m in enumerate(rng.choice(30, rng.integers(4, 12), replace=False) + 1)]
+    ratings = pd.DataFrame(rows, columns=["userId", "movieId", "rating", "timestamp"])
+    movies = pd.DataFrame({"movieId": range(10, 320, 10),
+                           "title": [f"Film {i} (1999)" for i in range(31)],
+                           "genres": ["Horror" if i % 3 == 0 else "Drama|War" for i in range(31)]})
+    return MovieLens("made", ratings, movies, None, None, "", "", "")
+
+
+@pytest.fixture(scope="module")
+def made(data):
+    return {name: bundle.train(name, PROFILE, 0, data) for name in (*NEURAL, "item-knn", "gat")}
+
+
+def test_a_file_gives_the_same_model_back(made, tmp_path):
+    for name, one in made.items():
+        bundle.save(one, tmp_path)
+        other = bundle.load(name, tmp_path)
+        histories = [one.sequences[int(u)][:-1] for u in one.fold.test] + [np.array([3, 1])]
+        np.testing.assert_array_equal(other.recommender.score(histories),
+                                      one.recommender.score(histories))
+        assert other.sequences.digest() == one.sequences.digest()
+        np.testing.assert_array_equal(other.fold.test, one.fold.test)
+        assert (other.metrics, other.settings) == (one.metrics, one.settings)
+    assert bundle.available(tmp_path) == ["transformer", "mamba", "xlstm", "xlstm+gat",
+                                          "item-knn", "gat"]
+
+
+def test_nobody_is_trained_on_the_test_users(data, made):
+    fold = made["item-knn"].fold
+    assert not set(fold.test) & (set(fold.train) | set(fold.validation))
+    test = made["item-knn"].sequences.users[fold.test]
+    ratings = data.ratings.copy()
+    # Their targets may be anything: the weights stay the same.
+    last = ratings.groupby("userId")["timestamp"].transform("max") == ratings["timestamp"]
+    rows = last & ratings["userId"].isin(test)
+    assert rows.sum() == len(test)
+    ratings.loc[rows, "movieId"] = ratings.loc[rows, "movieId"].values[::-1]
+    assert (ratings["movieId"] != data.ratings["movieId"]).any()
+    other = bundle.train("xlstm", PROFILE, 0, replace(data, ratings=ratings))
+    for key, value in made["xlstm"].recommender.model.state_dict().items():
+        assert torch.equal(value, other.recommender.model.state_dict()[key])
+
+
+def test_weights_are_those_of_half_precision_and_hardly_move(made):
+    for name in NEURAL:
+        for weight in made[name].recommender.model.state_dict().values():
+            assert torch.equal(weight, weight.half().float())
+        assert 0 < made[name].metrics["rounding_score"] < 1e-2
+
+
+def test_what_a_bundle_cannot_hold_is_refused(data, tmp_path):
+    for name in ("xlstm+gat+gat-user", "tfidf"):
+        with pytest.raises(ValueError, match="holds no"):
+            bundle.train(name, PROFILE, 0, data)
+    with pytest.raises(ValueError, match="no model 'oracle'"):
+        bundle.train("oracle", PROFILE, 0, data)
+    with pytest.raises(FileNotFoundError, match="python -m nbrec.bundle mamba"):
+        bundle.load("mamba", tmp_path)
+    (tmp_path / "mamba.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="delete it"):
+        bundle.load("mamba", tmp_path)
+
+
+class Fixed:
+    """Scores that are given, whoever asks."""
+
+    def __init__(self, scores):
+        self.scores = np.array(scores, np.float32)
+
+    def score(self, histories):
+        return np.stack([self.scores] * len(histories))
+
+
+def fixed(scores, **more):
+    sequences = Sequences(np.arange(3), np.array([0, 1, 0, 2, 0, 1], np.int32),
+                          np.array([0, 2, 4, 6]), np.array([5, 6, 7, 9]))
+    return Bundle("fixed", Fixed(scores), sequences,
+                  Fold(0, np.array([0, 1]), np.array([], int), np.array([2])), **more)
+
+
+def test_confidence_is_the_softmax_of_the_films_shown():
+    one = fixed(np.log([8, 1, 6, 2]))
+    found = bundle.recommend(one, [1], k=2)
+    assert list(found["movieId"]) == [5, 7]
+    assert found["confidence"].to_numpy() == pytest.approx([8 / 14, 6 / 14])
+    assert list(bundle.recommend(one, [0], k=2)["item"]) == [2, 3]
+    assert list(bundle.recommend(one, [0], k=2, hide_seen=False)["item"]) == [0, 2]
+    assert len(bundle.recommend(one, [0, 1, 2], k=9)) == 1
+    assert len(bundle.recommend(one, [0, 1, 2, 3], k=9)) == 0
+    assert [bundle.rank(one, [0], t) for t in (2, 3, 1)] == [1, 2, 3]
+    assert bundle.rank(one, [0], 2, hide_seen=False) == 2
+    for history, k in (([4], 2), ([-1], 2), ([1], 0)):
+        with pytest.raises(ValueError, match="expected"):
+            bundle.recommend(one, history, k)
+
+
+def test_a_cold_start_is_popular_films_or_films_of_like_content():
+    vectors = np.array([[1, 0], [0, 1], [0.6, 0.8], [-1, 0]], np.float32)
+    reader = recommenders.create("minibert", pd.Series(dtype=str))
+    bundle._set_content(reader, vectors)
+    content = fixed([0] * 4, others=(np.array([100, 200]), np.array([[0, 1], [1, 0.0]])))
+    content = Bundle("minibert", reader, content.sequences, content.fold, others=content.others)
+    one = fixed([1, 2, 3, 4])
+    popular, how = bundle.suggest(one, [], 1)
+    assert (how, popular["movieId"].item()) == ("popular", 5)  # both training users have seen it
+    similar, how = bundle.suggest(one, [100, 555], 2, content=content)
+    assert (how, list(similar["movieId"])) == ("content", [6, 7])
+    assert similar["score"].to_numpy() == pytest.approx([1, 0.8])
+    assert bundle.suggest(one, [555], 1, content=content)[1] == "popular"
+    usual, how = bundle.suggest(one, [100, 9], 1, content=content)
+    assert (how, usual["movieId"].item()) == ("model", 7)
+
+
+def test_contributions_of_item_knn_sum_to_its_score(made):
+    one = made["item-knn"]
+    history = one.sequences[int(one.fold.test[0])][:-1]
+    for item in bundle.recommend(one, history, 3)["item"]:
+        parts, how = bundle.explain(one, history, item)
+        assert how == "contributions" and list(parts["item"]) == list(history)
+        assert parts["weight"].sum() == pytest.approx(one.recommender.score([history])[0, item])
+        assert parts["weight"].max() > 0
+
+
+def test_attention_is_that_of_the_last_position(made):
+    one = made["transformer"]
+    history = np.arange(7)
+    parts, how = bundle.explain(one, history, 20)
+    network = one.recommender.model
+    block = network.blocks[1]
+    with torch.no_grad():
+        h = network.blocks[0](network.inputs(torch.arange(7)[None]))[0]
+        q, k = (h @ block.w_qkv.weight[16 * i : 16 * (i + 1)].T for i in (0, 1))
+        heads = [(q[-1, a : a + 8] @ k[:, a : a + 8].T / 8**0.5).softmax(0) for a in (0, 8)]
+    assert how == "attention"
+    assert parts["weight"].to_numpy() == pytest.approx(torch.stack(heads).mean(0).numpy(), abs=1e-6)
+    assert np.ptp(parts["weight"]) > 1e-3
+
+
+def test_other_models_are_asked_without_each_film(made):
+    one = made["mamba"]
+    parts, how = bundle.explain(one, [4, 2, 9], 12)
+    score = one.recommender.score
+    expected = score([np.array([4, 2, 9])])[0, 12] - score([np.array([4, 9])])[0, 12]
+    assert how == "left out" and parts["weight"][1] == pytest.approx(expected, abs=1e-6)
+    only, _ = bundle.explain(one, [4], 12)
+    row = score([np.array([4])])[0]
+    assert only["weight"].item() == pytest.approx(row[12] - row.mean(), abs=1e-6)
+    with pytest.raises(ValueError, match="empty"):
+        bundle.explain(one, [], 12)
+
+
+def test_vectors_are_those_that_the_models_use(made):
+    gat, hybrid, plain = (made[n].recommender for n in ("gat", "xlstm+gat", "xlstm"))
+    np.testing.assert_array_equal(bundle.vectors(made["gat"]), gat.items())
+    own = plain.model.embedding.weight.detach()
+    np.testing.assert_array_equal(bundle.vectors(made["xlstm"]), own)
+    joined = bundle.vectors(made["xlstm+gat"])
+    e = hybrid.model.embedding.weight[3:4]
+    with torch.no_grad():
+        expected = hybrid.model.early(e, torch.tensor([3]))[0]
+    np.testing.assert_allclose(joined[3], expected, atol=1e-6)
+    with pytest.raises(ValueError, match="no vectors"):
+        bundle.vectors(made["item-knn"])
+
+
+def test_neighbours_and_their_places():
+    angles = np.deg2rad([0, 10, 20, 60, 180, 95])
+    vectors = 3 * np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
+    near = bundle.neighbours(vectors, 0, 4)
+    assert list(near["item"]) == [1, 2, 3, 5]
+    assert near["cosine"].to_numpy() == pytest.approx(np.cos(angles[[1, 2, 3, 5]]), abs=1e-6)
+    places = bundle.layout(vectors, 0, 4)
+    assert places[0] == pytest.approx([0, 0, 0])
+    assert np.linalg.norm(places[1:], axis=1) == pytest.approx(1 - near["cosine"].to_numpy())
+    np.testing.assert_array_equal(places, bundle.layout(vectors, 0, 4))
+
+
+def test_films_that_are_alike_stand_side_by_side():
+    rng = np.random.default_rng(0)
+    centres = np.array([[1, 1, 0, 0, 0, 0], [1, 0, 1, 0, 0, 0], [1, 0, 0, 1, 0, 0.0]])
+    groups = np.arange(15) % 3
+    around = centres[groups] + 0.1 * rng.normal(size=(15, 6))
+    vectors = np.concatenate([[[1, 0, 0, 0, 0, 0]], around])
+    order = bundle.neighbours(vectors, 0, 15)["item"].to_numpy() - 1
+    places = bundle.layout(vectors, 0, 15)[1:]
+    unit = places / np.linalg.norm(places, axis=1, keepdims=True)
+    alike = groups[order][:, None] == groups[order]
+    cosines = unit @ unit.T
+    own = ~np.eye(15, dtype=bool)
+    assert cosines[alike & own].mean() > cosines[~alike].mean() + 0.3
+
+
+def test_random_histories(made, data):
+    one = made["item-knn"]
+    drawn = {bundle.random_test_user(one, seed)[0] for seed in range(50)}
+    assert drawn == set(one.fold.test)
+    user, history, target = bundle.random_test_user(one, 3)
+    assert [*history, target] == list(one.sequences[user])
+    horror = bundle.random_genre_history(one, "Horror", 5, 0, data.movies)
+    genres = data.movies.set_index("movieId")["genres"]
+    assert len(set(horror)) == 5 and set(genres[one.catalogue[horror]]) == {"Horror"}
+    assert not np.array_equal(horror, bundle.random_genre_history(one, "Horror", 5, 1, data.movies))
+    with pytest.raises(ValueError, match="expected one of Drama, Horror, War"):
+        bundle.random_genre_history(one, "Opera", 5, 0, data.movies)
+
+
+def test_the_embedded_models_are_small_and_of_data_that_may_be_passed_on():
+    names = bundle.available()
+    assert {*NEURAL, "item-knn", "gat", "lightgcn", "minibert"} <= set(names)
+    assert sum(path.stat().st_size for path in bundle.FOLDER.iterdir()) < 12e6
+    films = bundle.films()
+    for name in names:
+        one = bundle.load(name)
+        assert one.settings["dataset"] == "ml-latest-small"
+        assert set(one.catalogue) <= set(films["movieId"])
+        histories = [one.sequences[int(u)][:-1] for u in one.fold.test]
+        ranks = [bundle.rank(one, h, int(one.sequences[int(u)][-1]))
+                 for h, u in zip(histories, one.fold.test, strict=True)]
+        assert np.mean(np.array(ranks) <= 20) == pytest.approx(one.metrics["hr@20"])
+        assert one.metrics.get("rounding_score", 0) < 1e-2
+
+
+def test_the_command_writes_films_and_models(data, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):  # ml-1m may not be passed on
+        bundle.main(["item-knn", "--profile", "laptop"])
+    assert "another --folder" in capsys.readouterr().err
+    monkeypatch.setattr("nbrec.bundle.get_profile", lambda name: PROFILE)
+    monkeypatch.setattr("nbrec.movielens.load", lambda name: data)
+    bundle.main(["item-knn", "--folder", str(tmp_path)])
+    assert bundle.available(tmp_path) == ["item-knn"] and len(bundle.films(tmp_path)) == 31
+    assert "item-knn.safetensors" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        bundle.main(["oracle", "--folder", str(tmp_path)])
