@@ -30,7 +30,8 @@ def drawing(places: np.ndarray, movies: list[int], cosines: np.ndarray) -> go.Fi
         go.Scatter3d(x=lines[:, 0], y=lines[:, 1], z=lines[:, 2], mode="lines", hoverinfo="skip",
                      line={"color": "#8c959f", "width": 2}),
         go.Scatter3d(x=x[1:], y=y[1:], z=z[1:], text=names[1:], hovertext=full[1:], **look, marker={
-            "size": 7, "color": cosines, "colorscale": "Cividis", "showscale": True,
+            "size": 7, "line": {"color": "#8c959f", "width": 1},
+            "color": cosines, "colorscale": "Cividis", "showscale": True,
             "colorbar": {"title": "cosine", "thickness": 10, "orientation": "h", "y": -0.05}},
             hovertemplate="%{hovertext}<br>cosine %{marker.color:.3f}<extra></extra>"),
         go.Scatter3d(x=x[:1], y=y[:1], z=z[:1], text=names[:1], hovertext=full[:1], **look,
