@@ -32,7 +32,7 @@ from nbrec.models.item_knn import ItemKNN
 from nbrec.models.transformer import TransformerBlock
 from nbrec.profiles import Profile, get_profile
 from nbrec.sequences import Fold, Sequences
-from nbrec.train import History
+from nbrec.train import History, below
 
 FOLDER = Path(__file__).resolve().parents[1] / "app" / "models"
 FILMS = "films.csv.gz"
@@ -149,7 +149,7 @@ def _create(profile: Profile, name: str, fold: int, documents: pd.Series | None)
     """The model and its contexts, seeded as in the experiment."""
     parts, settings = recommenders.parse(name), dict(profile.models[name])
     if parts.base not in (*recommenders.CLASSICAL, *recommenders.CONTENT):
-        settings["seed"] = 1000 * profile.seed + fold
+        settings["seed"] = experiment.seed_of(profile, fold)
     contexts = {c: _create(profile, c, fold, documents) for c in parts.contexts}
     return recommenders.create(name, documents, contexts, **settings)
 
@@ -240,7 +240,7 @@ def load(name: str, folder: str | Path = FOLDER) -> Bundle:
             tensors = {key: file.get_tensor(key) for key in file.keys()}
         if meta["schema"] != SCHEMA:
             raise ValueError(f"schema {meta['schema']}")
-        d = {k: _below("data/", tensors)[k].numpy() for k in (
+        d = {k: below("data/", tensors)[k].numpy() for k in (
             "users", "items", "offsets", "catalogue", "train", "validation", "test")}
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no bundle of this version ({error}): delete it and run "
@@ -248,7 +248,7 @@ def load(name: str, folder: str | Path = FOLDER) -> Bundle:
     d = {k: v if k == "items" else v.astype(np.int64) for k, v in d.items()}
     sequences = Sequences(d["users"], d["items"], d["offsets"], d["catalogue"])
     fold = Fold(meta["fold"], d["train"], d["validation"], d["test"])
-    model, others = _restore(meta, _below("model/", tensors), sequences, fold), None
+    model, others = _restore(meta, below("model/", tensors), sequences, fold), None
     if "others/movies" in tensors:
         others = (tensors["others/movies"].numpy().astype(np.int64),
                   normalize(tensors["others/vectors"].numpy().astype(np.float32)))
@@ -281,10 +281,6 @@ def _restore(meta: dict, weights: dict[str, torch.Tensor], sequences: Sequences,
     model.model.eval()
     model.history = History()
     return model
-
-
-def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def films(folder: str | Path = FOLDER) -> pd.DataFrame:

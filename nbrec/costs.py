@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from nbrec import metrics, statistics
+from nbrec import statistics
 from nbrec.records import histories, read_record
 
 LABEL = re.compile(r"(.+)-([a-z]\w*)-([-+.\de]+)")  # model, setting, value
@@ -126,8 +126,5 @@ def _measured(runs: pd.DataFrame, base: pd.DataFrame, name: str) -> dict[str, fl
 
 def _per_user(runs: pd.DataFrame, name: str) -> dict[tuple, np.ndarray]:
     """Variant, fold and split -> a metric of each user."""
-    kind, k = name.split("@")
-    function = {"hr": metrics.hits, "mrr": metrics.reciprocal_ranks,
-                "ndcg": metrics.discounted_gains}[kind]
-    return {(r.variant, r.fold, r.split_hash): function(
-        np.asarray(read_record(r.path)["ranks"]), int(k)) for r in runs.itertuples()}
+    return {(r.variant, r.fold, r.split_hash): statistics.user_values(
+        name, read_record(r.path)["ranks"]) for r in runs.itertuples()}

@@ -80,6 +80,11 @@ def make_folds(profile: Profile, sequences: Sequences) -> list[Fold]:
     return k_folds(len(sequences), profile.n_folds, profile.seed)
 
 
+def seed_of(profile: Profile, fold: int) -> int:
+    """The seed of every training run on a fold; it never depends on the order of the runs."""
+    return 1000 * profile.seed + fold
+
+
 @dataclass(frozen=True)
 class Task:
     """One run that is still to be done: a model on a fold, and where its record goes."""
@@ -340,7 +345,7 @@ def _task(
     name = settings.pop("model", label)
     share = settings.pop("train_share", 1.0)
     made = parts(profile, label)
-    seed = 1000 * profile.seed + fold  # never depends on the order of the runs
+    seed = seed_of(profile, fold)
     if made.base not in (*recommenders.CLASSICAL, *recommenders.CONTENT):
         settings["seed"] = seed
     labels = {c: c for c in made.contexts} | settings.pop("contexts", {})

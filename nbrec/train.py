@@ -349,10 +349,10 @@ class Run:
                       for key in sorted(asked | found) if found.get(key) != asked.get(key)]
             raise ValueError("\n".join([f"{path} belongs to another run:", *differ,
                                         "Delete it, or name another checkpoint."]))
-        self.model.load_state_dict(_below("model/", tensors))
-        self.best = _below("best/", tensors)
+        self.model.load_state_dict(below("model/", tensors))
+        self.best = below("best/", tensors)
         state = self.optimizer.state_dict()
-        for key, value in _below("optimizer/", tensors).items():
+        for key, value in below("optimizer/", tensors).items():
             number, name = key.split("/")
             # AdamW keeps its step count on the CPU unless it is fused on a GPU.
             state["state"].setdefault(int(number), {})[name] = value
@@ -453,7 +453,8 @@ def unseen(seen: csr_array, users: np.ndarray, rng: np.random.Generator) -> np.n
     return drawn
 
 
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
     return {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}
 
 

@@ -13,3 +13,19 @@ def data_folder() -> Path:
     if not folder:
         pytest.skip("NBREC_DATA names no folder of real data")
     return Path(folder)
+
+
+@pytest.fixture
+def style():
+    """The book's style, and no figure left open."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    from nbrec import plots
+
+    with matplotlib.rc_context():
+        plots.use_style()
+        yield
+    plt.close("all")
