@@ -143,29 +143,46 @@ def reorder_ties(ratings: pd.DataFrame, order: str, seed: int = 0) -> pd.DataFra
 
 
 def compare_ties(data: movielens.MovieLens, models: Iterable[str] = ("markov", "item-knn"),
-                 seeds: int = 3) -> pd.DataFrame:
+                 orders: Iterable[str] = ORDERS, seeds: int = 3, name: str | None = None,
+                 checkpoints: str | Path | None = None) -> pd.DataFrame:
     """What the order of ties in time does to each model, leave-one-out, all users.
 
     Args:
         data: with timestamps.
         models: with the settings of the profile "verification".
+        orders: some of ``ORDERS``.
         seeds: how many random orders.
+        name: what the data are called in the table; by default their own name.
+        checkpoints: a folder; a training run that was stopped goes on from there.
 
     Returns:
-        dataset, model, order, seed, users, hr@10, ndcg@10, error (standard error of hr@10).
+        dataset, model, order, seed, protocol, users, hr@10, ndcg@10, error (standard error of
+        hr@10).
+
+    Raises:
+        ValueError: there is no such order or model, or there are no times.
     """
     profile, rows = get_profile("verification"), []
-    for order in ORDERS:
+    if unknown := [m for m in models if m not in profile.models]:
+        raise ValueError(f"the profile has no settings for {unknown}; expected some of "
+                         f"{', '.join(profile.models)}")
+    for order in orders:
         for seed in range(seeds if order == "random" else 1):
             sequences = build_sequences(reorder_ties(data.ratings, order, seed), profile.sequences)
             train, validation = sequences.shorten(2), sequences.shorten(1)
-            for name in models:
-                model = recommenders.create(name, **profile.models[name]).fit(train, validation)
-                hits = metrics.hits(ranks := evaluate(model, sequences).ranks, 10)
-                rows.append((data.name, name, order, seed, len(ranks), hits.mean(),
-                             metrics.ndcg(ranks, 10), hits.std(ddof=1) / math.sqrt(len(ranks))))
-    return pd.DataFrame(rows, columns=["dataset", "model", "order", "seed", "users", "hr@10",
-                                       "ndcg@10", "error"])
+            for label in models:
+                model = recommenders.create(label, **profile.models[label])
+                options = {}
+                if checkpoints is not None and hasattr(model, "train_settings"):
+                    options["checkpoint"] = Path(checkpoints, f"{label}-{order}{seed}.safetensors")
+                result = evaluate(model.fit(train, validation, **options), sequences)
+                for protocol, ranks in (("A", result.ranks), ("E", result.ranks_with_seen)):
+                    hits = metrics.hits(ranks, 10)
+                    rows.append((name or data.name, label, order, seed, protocol, len(ranks),
+                                 hits.mean(), metrics.ndcg(ranks, 10),
+                                 hits.std(ddof=1) / math.sqrt(len(ranks))))
+    return pd.DataFrame(rows, columns=["dataset", "model", "order", "seed", "protocol", "users",
+                                       "hr@10", "ndcg@10", "error"])
 
 
 def main() -> None:
@@ -173,16 +190,24 @@ def main() -> None:
         prog="python -m nbrec.verification", description=compare_ties.__doc__.splitlines()[0])
     parser.add_argument("data", help="a data set with timestamps: a name, or the path of a csv")
     parser.add_argument("--models", nargs="+", default=["markov", "item-knn"])
+    parser.add_argument("--orders", nargs="+", default=ORDERS, choices=ORDERS)
     parser.add_argument("--seeds", type=int, default=3, help="random orders")
-    parser.add_argument("--output", type=Path, help="a csv; printed if not given")
+    parser.add_argument("--name", help="what the data are called in the table")
+    parser.add_argument("--checkpoints", type=Path, help="a folder; stopped runs go on from there")
+    parser.add_argument("--output", type=Path,
+                        help="a csv, to which the rows are added; printed if not given")
     options = parser.parse_args()
-    table = compare_ties(movielens.load(options.data), options.models, options.seeds)
+    table = compare_ties(movielens.load(options.data), options.models, options.orders,
+                         options.seeds, options.name, options.checkpoints)
     facts = provenance()
     table = table.assign(**{k: facts[k] for k in ("commit", "cpu", "date")})
-    if options.output:
-        table.to_csv(options.output, index=False, float_format="%.6g")
-    else:
+    if not options.output:
         print(table.to_string())
+        return
+    if options.output.exists():
+        table = pd.concat([pd.read_csv(options.output), table]).drop_duplicates(
+            ["dataset", "model", "order", "seed", "protocol"], keep="last")
+    table.to_csv(options.output, index=False, float_format="%.6g")
 
 
 if __name__ == "__main__":

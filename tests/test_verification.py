@@ -90,6 +90,24 @@ def test_ties_fall_as_asked():
 def test_an_order_within_a_second_is_something_to_learn():
     data = MovieLens("toy", rated(lambda user, n: 1000 * user + 10 * n), None, None, None,
                      notice="", origin="memory", sha256="0" * 64)
-    table = verification.compare_ties(data, ["markov"], seeds=2).set_index("order")
+    table = verification.compare_ties(data, ["markov"], seeds=2).query("protocol == 'A'")
+    table = table.set_index("order")
     assert table.loc["file", "ndcg@10"] > table.loc["random", "ndcg@10"].max() + 0.2
     assert table["users"].eq(60).all() and table.loc["random", "seed"].tolist() == [0, 1]
+    with pytest.raises(ValueError, match="no settings for .*markow"):
+        verification.compare_ties(data, ["markow"])
+
+
+def test_rows_of_ties_are_added_to_the_table(tmp_path, monkeypatch):
+    path, output = tmp_path / "ratings.csv", tmp_path / "ties.csv"
+    rated(lambda user, n: 10**9 + 1000 * user + 10 * n).to_csv(path, index=False)
+    for models in (["markov"], ["popularity", "markov"]):
+        monkeypatch.setattr("sys.argv", ["verification", str(path), "--orders", "file", "--name",
+                                         "toy", "--output", str(output), "--models", *models])
+        verification.main()
+    table = pd.read_csv(output)
+    assert table.groupby(["dataset", "model", "order", "protocol"]).size().to_dict() == {
+        ("toy", model, "file", protocol): 1
+        for model in ("markov", "popularity") for protocol in "AE"}
+    of_markov = table[table["model"] == "markov"].set_index("protocol")["hr@10"]
+    assert of_markov["A"] > of_markov["E"]  # films of the history stand in the way
