@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 import shared
 import streamlit as st
 
-from nbrec import bundle, plots, recommenders
+from nbrec import explore, plots, recommenders
 
 shown = shared.shown()
 FIRST = 6807  # Monty Python's The Meaning of Life, as in the thesis
@@ -71,9 +71,9 @@ chosen = shared.model_or_stop(name)
 
 @st.cache_data(show_spinner=False, max_entries=500)
 def around(name: str, made: str, movie: int, k: int):
-    vectors = bundle.vectors(shared.model(name))
+    vectors = explore.vectors(shared.model(name))
     item = int(shared.model(name).indices([movie])[0][0])
-    return bundle.neighbours(vectors, item, k), bundle.layout(vectors, item, k)
+    return explore.neighbours(vectors, item, k), explore.layout(vectors, item, k)
 
 
 catalogue = chosen.catalogue.tolist()

@@ -8,7 +8,7 @@ import pandas as pd
 import shared
 import streamlit as st
 
-from nbrec import bundle, letterboxd, plots, profiles, recommenders
+from nbrec import explore, letterboxd, plots, profiles, recommenders
 
 CONTENT = "minibert"  # reads the films that the catalogue of the models does not have
 LONGEST = 8  # films that are named, as reasons or as unknown
@@ -25,7 +25,7 @@ def put(movies, note: str = "", truth: dict | None = None) -> None:
 
 
 def test_user() -> None:
-    position, history, target = bundle.random_test_user(chosen, secrets.randbelow(2**31))
+    position, history, target = explore.random_test_user(chosen, secrets.randbelow(2**31))
     movies = chosen.catalogue[history].tolist()
     user = int(chosen.sequences.users[position])
     put(movies, f"Test user {user} of MovieLens, {len(movies)} films.",
@@ -33,7 +33,7 @@ def test_user() -> None:
 
 
 def one_genre() -> None:
-    items = bundle.random_genre_history(chosen, state["genre"], state["length"],
+    items = explore.random_genre_history(chosen, state["genre"], state["length"],
                                         secrets.randbelow(2**31))
     put(chosen.catalogue[items], f"{len(items)} random films of the genre {state['genre']}.")
 
@@ -162,7 +162,7 @@ except (FileNotFoundError, ValueError):
     content = None
 known, unknown = chosen.indices(history)
 began = time.perf_counter()
-found, source = bundle.suggest(chosen, history, k, hide_seen, content)
+found, source = explore.suggest(chosen, history, k, hide_seen, content)
 took = 1000 * (time.perf_counter() - began)
 
 st.subheader(f"Recommendations ({took:.0f} ms)", anchor=False)
@@ -190,7 +190,7 @@ if truth:
     elif source != "model":
         said = "has no rank without a history"
     else:
-        said = f"has rank {bundle.rank(chosen, known, int(target[0]), hide_seen):,}"
+        said = f"has rank {explore.rank(chosen, known, int(target[0]), hide_seen):,}"
     if history != truth["history"]:
         said += " (the history is not the user's any more)"
     if truth["user"] not in chosen.sequences.users[chosen.fold.test]:
@@ -211,7 +211,7 @@ st.caption("Confidences are the softmax of the scores of the films shown alone, 
 
 @st.cache_data(show_spinner="Asking why …", max_entries=500)
 def reasons(name: str, made: str, known: tuple[int, ...], item: int) -> tuple[pd.DataFrame, str]:
-    return bundle.explain(shared.model(name), known, item)
+    return explore.explain(shared.model(name), known, item)
 
 
 if source == "model" and len(found):
@@ -220,7 +220,7 @@ if source == "model" and len(found):
                          format_func=shown.__getitem__)
     item = int(found.loc[found["movieId"] == asked, "item"].iloc[0])
     why, how = reasons(name, str(chosen.provenance), tuple(known.tolist()), item)
-    st.write(f"Films of the history by {bundle.HOW[how]}:")
+    st.write(f"Films of the history by {explore.HOW[how]}:")
     first = why.reindex(why["weight"].abs().sort_values(ascending=False).index)[:LONGEST]
     largest = max(first["weight"].abs().max(), 1e-12)
     rows = "".join(

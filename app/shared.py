@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import streamlit as st
 
-from nbrec import bundle, movielens, plots, profiles, recommenders, text, titles, tmdb
+from nbrec import bundle, explore, movielens, plots, profiles, recommenders, text, titles, tmdb
 from nbrec.bundle import Bundle
 
 ACKNOWLEDGEMENT = (
@@ -58,7 +58,7 @@ ol.why li { margin-bottom: 0.3rem; overflow-wrap: anywhere; }
 @st.cache_resource(show_spinner="Loading the model …", max_entries=32)
 def _load(name: str, changed: int) -> Bundle:
     found = bundle.load(name)
-    bundle.recommend(found, [0], 1)  # the first call of some models compiles them
+    explore.recommend(found, [0], 1)  # the first call of some models compiles them
     return found
 
 

@@ -99,14 +99,14 @@ def _movies(page, part: str) -> list[int]:
 
 def _same(page, one, what: str) -> list[str]:
     """The films shown are those of nbrec, up to ties, and so are scores and confidences."""
-    from nbrec import bundle
+    from nbrec import explore
 
     history, _ = one.indices(_movies(page, "play-history"))
     shown = page.eval_on_selector_all("#play-results > li", """rows => rows.map(r => [
         +r.dataset.movie, +r.dataset.score,
         parseFloat(r.querySelector('.play-share').textContent)])""")
     k, hide = int(page.input_value("#play-k")), page.is_checked("#play-hide")
-    expected = bundle.recommend(one, history, k, hide)
+    expected = explore.recommend(one, history, k, hide)
     if len(shown) != len(expected):
         return [f"{what}: {len(shown)} films shown; expected {len(expected)}"]
     movies, scores, shares = map(np.array, zip(*shown, strict=True))
@@ -122,19 +122,19 @@ def _same(page, one, what: str) -> list[str]:
 
 
 def _rank(page, one) -> list[str]:
-    from nbrec import bundle
+    from nbrec import explore
 
     history, _ = one.indices(_movies(page, "play-history"))
     user = next(u for u in one.fold.test.tolist()
                 if np.array_equal(one.sequences[u][:-1], history))
-    rank = bundle.rank(one, history, int(one.sequences[user][-1]))
+    rank = explore.rank(one, history, int(one.sequences[user][-1]))
     said = page.inner_text("#play-target")
     return [] if f"rank {rank} of" in said else [f"{one.name}: {said!r}; expected rank {rank}"]
 
 
 def _reasons(page, one) -> list[str]:
     """The first film's reasons are those of nbrec."""
-    from nbrec import bundle
+    from nbrec import explore
 
     row = page.locator("#play-results > li").first
     row.get_by_role("button", name="Why").press("Enter")
@@ -144,7 +144,7 @@ def _reasons(page, one) -> list[str]:
     found = [float(text.replace("\u2212", "-")) for text in shown]
     history, _ = one.indices(_movies(page, "play-history"))
     item = int(one.indices([int(row.get_attribute("data-movie"))])[0][0])
-    weights = bundle.explain(one, history, item)[0]["weight"].to_numpy()
+    weights = explore.explain(one, history, item)[0]["weight"].to_numpy()
     expected = weights[np.argsort(-np.abs(weights), kind="stable")][:8]
     off = np.abs(np.abs(found) - np.abs(expected)).max() if len(found) == len(expected) else np.inf
     return [] if off < CLOSE else [f"{one.name}: reasons {found}; expected {expected.round(3)}"]
@@ -180,7 +180,7 @@ def _order(page) -> list[str]:
 
 def _cold(page) -> list[str]:
     """Nothing known of a user: popular films, or films of like content."""
-    from nbrec import bundle
+    from nbrec import bundle, explore
 
     problems, content = [], bundle.load("minibert")
     one = bundle.load("item-knn")
@@ -191,7 +191,7 @@ def _cold(page) -> list[str]:
         _timed(page, act)
         page.wait_for_function(DONE.format("play-status"), timeout=60_000)
         movies = _movies(page, "play-history")
-        expected, how = bundle.suggest(one, movies, 12, True, content)
+        expected, how = explore.suggest(one, movies, 12, True, content)
         shown = _movies(page, "play-results")
         said = page.inner_text("#play-status")
         if how[:7] != note[:7] or note not in said:
@@ -306,17 +306,17 @@ def check_movie_space(page) -> list[str]:
 
 
 def _near(page, one) -> list[str]:
-    from nbrec import bundle, titles
+    from nbrec import bundle, explore, titles
 
     shown = page.eval_on_selector_all(
         "#space-list tr", "rows => rows.map(r => [+r.dataset.movie, +r.dataset.cosine])")
     title = page.inner_text("#space-title")
-    vectors = bundle.vectors(one)
+    vectors = explore.vectors(one)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     names = bundle.films().set_index("movieId")["title"]
     item = next(i for i, movie in enumerate(one.catalogue)
                 if "{} ({})".format(*titles.split(names[movie])) == title)
-    expected = bundle.neighbours(vectors, item, len(shown))["cosine"].to_numpy()
+    expected = explore.neighbours(vectors, item, len(shown))["cosine"].to_numpy()
     items = one.indices([movie for movie, _ in shown])[0]
     own = unit[items] @ unit[item]
     off = max(np.abs(own - expected).max(), np.abs(np.array([c for _, c in shown]) - own).max())
@@ -326,7 +326,7 @@ def _near(page, one) -> list[str]:
 
 def _alike(page, one) -> float:
     """The correlation of the cosines between the films around the middle, in space and in truth."""
-    from nbrec import bundle
+    from nbrec import explore
 
     page.wait_for_function("document.querySelectorAll('#space-list tr').length + 1 === "
                            "document.getElementById('space-graph').data?.[1].x.length")
@@ -337,7 +337,7 @@ def _alike(page, one) -> float:
     movies = page.eval_on_selector_all("#space-list tr", "rows => rows.map(r => +r.dataset.movie)")
     pairs = np.triu_indices(len(movies), 1)
     cosines = []
-    for rows in (directions, bundle.vectors(one)[one.indices(movies)[0]]):
+    for rows in (directions, explore.vectors(one)[one.indices(movies)[0]]):
         unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         cosines.append((unit @ unit.T)[pairs])
     return float(np.corrcoef(*cosines)[0, 1])

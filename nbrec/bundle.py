@@ -1,4 +1,4 @@
-"""A trained model in one file, and what the page and the app ask of it.
+"""A trained model in one file; `nbrec.explore` has what the page and the app ask of it.
 
     python -m nbrec.bundle transformer xlstm+gat      trains them and writes app/models/
 
@@ -12,7 +12,6 @@ import argparse
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,10 @@ from safetensors.torch import save_file
 from sklearn.preprocessing import normalize
 
 from nbrec import experiment, metrics, movielens, recommenders, records, text
-from nbrec.evaluate import evaluate, top_items
+from nbrec.evaluate import evaluate
 from nbrec.models.content import Content
 from nbrec.models.fusion import EarlyFusion
 from nbrec.models.graph import Graph
-from nbrec.models.item_knn import ItemKNN
-from nbrec.models.transformer import TransformerBlock
 from nbrec.profiles import Profile, get_profile
 from nbrec.sequences import Fold, Sequences
 from nbrec.train import History, below
@@ -41,11 +38,6 @@ EMBEDDED = "ml-latest-small"  # its licence lets it be passed on; that of larger
 NAMES = ("transformer", "mamba", "xlstm", "xlstm+gat", "item-knn", "gat", "lightgcn", "minibert")
 SCHEMA = 1
 COARSE = 31  # content vectors are kept as whole numbers -31..31: cosines move by less than 0.01
-HOW = {
-    "contributions": "how much each film of the history adds to the score",
-    "attention": "how much the last position attends to each film (last layer, mean of the heads)",
-    "left out": "how much the score falls when the film is left out of the history",
-}
 
 
 @dataclass(frozen=True)
@@ -89,9 +81,6 @@ class Bundle:
         movies = np.asarray(list(movies), dtype=np.int64)
         known = np.isin(movies, self.catalogue)
         return np.searchsorted(self.catalogue, movies[known]), movies[~known]
-
-
-# --- making and keeping --------------------------------------------------------------------------
 
 
 def train(name: str, profile: Profile | str = "sample", fold: int = 0,
@@ -286,229 +275,6 @@ def _restore(meta: dict, weights: dict[str, torch.Tensor], sequences: Sequences,
 def films(folder: str | Path = FOLDER) -> pd.DataFrame:
     """All films of the embedded data: movieId, title (as MovieLens writes it), genres."""
     return pd.read_csv(Path(folder) / FILMS, keep_default_na=False)
-
-
-# --- using ---------------------------------------------------------------------------------------
-
-
-def recommend(bundle: Bundle, history: np.ndarray, k: int = 12, hide_seen: bool = True
-              ) -> pd.DataFrame:
-    """The k best next films after a history.
-
-    Args:
-        history: int (L,), catalogue indices, oldest first. After an empty one the most popular
-            films are recommended.
-        k: how many, at least 1.
-        hide_seen: whether films of the history are left out.
-
-    Returns:
-        item (catalogue index), movieId, score, confidence; best first. Confidences are the softmax
-        of the scores of these k films alone, so they sum to 1 (thesis section 5.2).
-
-    Raises:
-        ValueError: k is below 1, or an index is not in the catalogue.
-    """
-    history = _checked(bundle, history)
-    scores = bundle.recommender.score([history])[0] if len(history) else bundle.popularity
-    return _best(scores, bundle.catalogue, history if hide_seen else None, k)
-
-
-def suggest(bundle: Bundle, movies: Iterable[int], k: int = 12, hide_seen: bool = True,
-            content: Bundle | None = None) -> tuple[pd.DataFrame, str]:
-    """The k best next films after any films, a cold start included (thesis section 5.2.1).
-
-    Args:
-        movies: movieIds, oldest first; those outside the catalogue are passed over if others
-            are in it.
-        content: a content model, for histories that the catalogue knows nothing of.
-
-    Returns:
-        as ``recommend``, and what did it: "model"; "content", if no film is in the catalogue but
-        the content model has vectors of some; or "popular", if nothing is known of the user.
-    """
-    history, unknown = bundle.indices(movies)
-    if not len(history) and content is not None and content.others is not None:
-        ids, vectors = content.others
-        rows = [vectors[ids == movie][0] for movie in unknown if movie in ids]
-        if rows and np.array_equal(content.catalogue, bundle.catalogue):
-            scores = content.recommender.vectors @ normalize(np.mean(rows, 0)[None])[0]
-            return _best(scores, bundle.catalogue, None, k), "content"
-    return recommend(bundle, history, k, hide_seen), "model" if len(history) else "popular"
-
-
-def _checked(bundle: Bundle, history: np.ndarray) -> np.ndarray:
-    history = np.asarray(history, dtype=np.int64).ravel()
-    if len(history) and not 0 <= history.min() <= history.max() < len(bundle.catalogue):
-        raise ValueError(f"catalogue indices {history.min()}..{history.max()}: expected "
-                         f"0..{len(bundle.catalogue) - 1}; Bundle.indices makes them of movieIds")
-    return history
-
-
-def _best(scores: np.ndarray, catalogue: np.ndarray, seen: np.ndarray | None, k: int
-          ) -> pd.DataFrame:
-    if k < 1:
-        raise ValueError(f"k={k}: expected 1 or more films")
-    scores = np.asarray(scores, np.float32)
-    k = min(k, len(scores) - (0 if seen is None else len(np.unique(seen))))
-    if k < 1:
-        return pd.DataFrame({"item": np.empty(0, int), "movieId": np.empty(0, int),
-                             "score": np.empty(0), "confidence": np.empty(0)})
-    best = top_items(scores[None], k, None if seen is None else [seen])[0].astype(np.int64)
-    found = scores[best].astype(float)
-    share = np.exp(found - found.max())
-    return pd.DataFrame({"item": best, "movieId": catalogue[best], "score": found,
-                         "confidence": share / share.sum()})
-
-
-def rank(bundle: Bundle, history: np.ndarray, target: int, hide_seen: bool = True) -> int:
-    """The rank of a film after a history, 1 is best; ties count against it."""
-    history = _checked(bundle, history)
-    scores = bundle.recommender.score([history])
-    return int(metrics.target_ranks(scores, np.array([target]),
-                                    [history] if hide_seen else None)[0])
-
-
-def explain(bundle: Bundle, history: np.ndarray, item: int) -> tuple[pd.DataFrame, str]:
-    """Which films of the history a recommendation comes from.
-
-    Item-KNN is a sum, so its explanation is exact. Attention says where a Transformer looked, not
-    what it concluded, and says the same of every film it recommends. The others are asked again
-    without each film in turn.
-
-    Args:
-        history: int (L,), L >= 1.
-        item: catalogue index of the recommended film.
-
-    Returns:
-        item, weight, one row per film of the history that the model sees, in its order; and a key
-        of ``HOW``, what the weights are.
-    """
-    history = _checked(bundle, history)
-    if not len(history):
-        raise ValueError("an empty history explains nothing: give at least one film")
-    model = bundle.recommender
-    network = getattr(model, "model", None)
-    if isinstance(model, ItemKNN):
-        history = history[-(model.last_n or len(history)):]
-        weights, how = model.similarities[[item]].toarray()[0][history], "contributions"
-    elif isinstance(getattr(network, "blocks", [None])[-1], TransformerBlock):
-        history = history[-network.max_length:]
-        weights, how = attention(network, history), "attention"
-    else:
-        history = history[-getattr(network, "max_length", len(history)):]
-        weights, how = _left_out(model, history, item), "left out"
-    return pd.DataFrame({"item": history, "weight": weights.astype(float)}), how
-
-
-@torch.inference_mode()
-def attention(network: Any, history: np.ndarray) -> np.ndarray:
-    """float32 (L,): what the last block attends to from the last position, mean of the heads."""
-    h = network.inputs(torch.from_numpy(history.astype(np.int64))[None])
-    for block in network.blocks[:-1]:
-        h = block(h)
-    return network.blocks[-1].attention_weights(h)[0, :, -1].mean(0).numpy()
-
-
-def _left_out(model: Any, history: np.ndarray, item: int) -> np.ndarray:
-    """How much the score falls without each film; without any, it is the mean over all films."""
-    whole = model.score([history])[0]
-    if len(history) == 1:
-        return np.array([whole[item] - whole.mean()])
-    without = model.score([np.delete(history, i) for i in range(len(history))])
-    return whole[item] - without[:, item]
-
-
-def vectors(bundle: Bundle | str) -> np.ndarray:
-    """float32 (V, d): the vector of each film of the catalogue.
-
-    Content and graph models: what a hybrid gets of them. Sequence models: what enters the first
-    block, in a hybrid after the fusion.
-
-    Raises:
-        ValueError: the model has no vectors of films.
-    """
-    bundle = _loaded(bundle) if isinstance(bundle, str) else bundle
-    model = bundle.recommender
-    if hasattr(model, "items"):
-        return model.items().numpy()
-    if hasattr(getattr(model, "model", None), "item_vectors"):
-        with torch.inference_mode():
-            return model.model.item_vectors(torch.arange(len(bundle.catalogue))).numpy()
-    raise ValueError(f"{bundle.name} has no vectors of films; expected a content, graph or "
-                     "sequence model")
-
-
-@cache
-def _loaded(name: str) -> Bundle:
-    return load(name)
-
-
-def neighbours(vectors: np.ndarray, item: int, k: int = 12) -> pd.DataFrame:
-    """The k nearest films by cosine similarity (thesis eq. 3.1): item, cosine, nearest first."""
-    unit = normalize(vectors)
-    cosines = unit @ unit[item]
-    best = top_items(cosines[None], min(k, len(unit) - 1), [np.array([item])])[0]
-    return pd.DataFrame({"item": best.astype(np.int64), "cosine": cosines[best].astype(float)})
-
-
-def layout(vectors: np.ndarray, item: int, k: int = 12, seed: int = 0) -> np.ndarray:
-    """Where a film and its k nearest stand in space (thesis section 5.2).
-
-    Directions are those of Fruchterman and Reingold (1991): films pull each other by their cosine,
-    with the film in the middle held fast. The distance from the middle is 1 - cosine.
-
-    Returns:
-        float64 (k + 1, 3), the film itself at the origin first, then in the order of
-        ``neighbours``.
-    """
-    import networkx as nx
-
-    near = neighbours(vectors, item, k)
-    chosen = normalize(vectors[[item, *near["item"]]])
-    pull = np.maximum(chosen @ chosen.T, 0)
-    np.fill_diagonal(pull, 0)
-    graph = nx.from_numpy_array(pull)
-    start = np.random.default_rng(seed).normal(size=(len(chosen), 3))
-    start[0] = 0
-    found = nx.spring_layout(graph, dim=3, pos=dict(enumerate(start)), fixed=[0], seed=seed)
-    places = np.array([found[i] for i in range(len(chosen))]) - found[0]
-    lengths = np.linalg.norm(places[1:], axis=1, keepdims=True)
-    away = np.maximum(1 - near["cosine"].to_numpy(), 1e-3)[:, None]
-    places[1:] *= away / np.maximum(lengths, 1e-9)
-    return places
-
-
-def random_test_user(bundle: Bundle, seed: int) -> tuple[int, np.ndarray, int]:
-    """A test user: the position in ``sequences``, the history int (L,), and the true next film."""
-    user = int(np.random.default_rng(seed).choice(bundle.fold.test))
-    sequence = bundle.sequences[user].astype(np.int64)
-    return user, sequence[:-1], int(sequence[-1])
-
-
-def random_genre_history(bundle: Bundle, genre: str, length: int = 12, seed: int = 0,
-                         table: pd.DataFrame | None = None) -> np.ndarray:
-    """A made-up history of one genre: films drawn without repetition, popular ones more often.
-
-    Args:
-        genre: as MovieLens writes it, such as "Horror".
-        table: movieId, genres; by default that of ``films``.
-
-    Returns:
-        int64 (length,), fewer if the genre has fewer films.
-
-    Raises:
-        ValueError: no film of the catalogue has this genre.
-    """
-    table = films() if table is None else table
-    genres = table.set_index("movieId")["genres"].reindex(bundle.catalogue)
-    genres = genres.fillna("").str.split("|")
-    items = np.flatnonzero([genre in found for found in genres])
-    if not len(items):
-        known = sorted({g for found in genres for g in found} - {"", "(no genres listed)"})
-        raise ValueError(f"no film has the genre {genre!r}; expected one of {', '.join(known)}")
-    chance = bundle.popularity[items] + 1e-3
-    return np.random.default_rng(seed).choice(
-        items, min(length, len(items)), replace=False, p=chance / chance.sum())
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -19,7 +19,7 @@ import streamlit as st
 from markdown_it import MarkdownIt
 from streamlit.testing.v1 import AppTest
 
-from nbrec import bundle, records, tmdb
+from nbrec import bundle, explore, records, tmdb
 from nbrec.bundle import Bundle
 from nbrec.models.content import Content
 from nbrec.models.item_knn import ItemKNN
@@ -320,7 +320,7 @@ def test_why_names_the_films_that_add_to_a_score(visit):
     words = Page(app).words
     for item in (0, 5, 9):
         assert f"{similarities()[asked, item]:+.3f}" in words
-    assert bundle.HOW["contributions"] in " ".join(m.value for m in app.markdown)
+    assert explore.HOW["contributions"] in " ".join(m.value for m in app.markdown)
     app.selectbox(key="model").set_value("transformer")
     assert "the same for every recommended film" in " ".join(c.value for c in run(app).caption)
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from nbrec import bundle, recommenders
+from nbrec import bundle, explore, recommenders
 from nbrec.bundle import Bundle
 from nbrec.movielens import MovieLens
 from nbrec.profiles import Profile
@@ -108,18 +108,18 @@ def fixed(scores, **more):
 
 def test_confidence_is_the_softmax_of_the_films_shown():
     one = fixed(np.log([8, 1, 6, 2]))
-    found = bundle.recommend(one, [1], k=2)
+    found = explore.recommend(one, [1], k=2)
     assert list(found["movieId"]) == [5, 7]
     assert found["confidence"].to_numpy() == pytest.approx([8 / 14, 6 / 14])
-    assert list(bundle.recommend(one, [0], k=2)["item"]) == [2, 3]
-    assert list(bundle.recommend(one, [0], k=2, hide_seen=False)["item"]) == [0, 2]
-    assert len(bundle.recommend(one, [0, 1, 2], k=9)) == 1
-    assert len(bundle.recommend(one, [0, 1, 2, 3], k=9)) == 0
-    assert [bundle.rank(one, [0], t) for t in (2, 3, 1)] == [1, 2, 3]
-    assert bundle.rank(one, [0], 2, hide_seen=False) == 2
+    assert list(explore.recommend(one, [0], k=2)["item"]) == [2, 3]
+    assert list(explore.recommend(one, [0], k=2, hide_seen=False)["item"]) == [0, 2]
+    assert len(explore.recommend(one, [0, 1, 2], k=9)) == 1
+    assert len(explore.recommend(one, [0, 1, 2, 3], k=9)) == 0
+    assert [explore.rank(one, [0], t) for t in (2, 3, 1)] == [1, 2, 3]
+    assert explore.rank(one, [0], 2, hide_seen=False) == 2
     for history, k in (([4], 2), ([-1], 2), ([1], 0)):
         with pytest.raises(ValueError, match="expected"):
-            bundle.recommend(one, history, k)
+            explore.recommend(one, history, k)
 
 
 def test_a_cold_start_is_popular_films_or_films_of_like_content():
@@ -129,21 +129,21 @@ def test_a_cold_start_is_popular_films_or_films_of_like_content():
     content = fixed([0] * 4, others=(np.array([100, 200]), np.array([[0, 1], [1, 0.0]])))
     content = Bundle("minibert", reader, content.sequences, content.fold, others=content.others)
     one = fixed([1, 2, 3, 4])
-    popular, how = bundle.suggest(one, [], 1)
+    popular, how = explore.suggest(one, [], 1)
     assert (how, popular["movieId"].item()) == ("popular", 5)  # both training users have seen it
-    similar, how = bundle.suggest(one, [100, 555], 2, content=content)
+    similar, how = explore.suggest(one, [100, 555], 2, content=content)
     assert (how, list(similar["movieId"])) == ("content", [6, 7])
     assert similar["score"].to_numpy() == pytest.approx([1, 0.8])
-    assert bundle.suggest(one, [555], 1, content=content)[1] == "popular"
-    usual, how = bundle.suggest(one, [100, 9], 1, content=content)
+    assert explore.suggest(one, [555], 1, content=content)[1] == "popular"
+    usual, how = explore.suggest(one, [100, 9], 1, content=content)
     assert (how, usual["movieId"].item()) == ("model", 7)
 
 
 def test_contributions_of_item_knn_sum_to_its_score(made):
     one = made["item-knn"]
     history = one.sequences[int(one.fold.test[0])][:-1]
-    for item in bundle.recommend(one, history, 3)["item"]:
-        parts, how = bundle.explain(one, history, item)
+    for item in explore.recommend(one, history, 3)["item"]:
+        parts, how = explore.explain(one, history, item)
         assert how == "contributions" and list(parts["item"]) == list(history)
         assert parts["weight"].sum() == pytest.approx(one.recommender.score([history])[0, item])
         assert parts["weight"].max() > 0
@@ -152,7 +152,7 @@ def test_contributions_of_item_knn_sum_to_its_score(made):
 def test_attention_is_that_of_the_last_position(made):
     one = made["transformer"]
     history = np.arange(7)
-    parts, how = bundle.explain(one, history, 20)
+    parts, how = explore.explain(one, history, 20)
     network = one.recommender.model
     block = network.blocks[1]
     with torch.no_grad():
@@ -166,41 +166,41 @@ def test_attention_is_that_of_the_last_position(made):
 
 def test_other_models_are_asked_without_each_film(made):
     one = made["mamba"]
-    parts, how = bundle.explain(one, [4, 2, 9], 12)
+    parts, how = explore.explain(one, [4, 2, 9], 12)
     score = one.recommender.score
     expected = score([np.array([4, 2, 9])])[0, 12] - score([np.array([4, 9])])[0, 12]
     assert how == "left out" and parts["weight"][1] == pytest.approx(expected, abs=1e-6)
-    only, _ = bundle.explain(one, [4], 12)
+    only, _ = explore.explain(one, [4], 12)
     row = score([np.array([4])])[0]
     assert only["weight"].item() == pytest.approx(row[12] - row.mean(), abs=1e-6)
     with pytest.raises(ValueError, match="empty"):
-        bundle.explain(one, [], 12)
+        explore.explain(one, [], 12)
 
 
 def test_vectors_are_those_that_the_models_use(made):
     gat, hybrid, plain = (made[n].recommender for n in ("gat", "xlstm+gat", "xlstm"))
-    np.testing.assert_array_equal(bundle.vectors(made["gat"]), gat.items())
+    np.testing.assert_array_equal(explore.vectors(made["gat"]), gat.items())
     own = plain.model.embedding.weight.detach()
-    np.testing.assert_array_equal(bundle.vectors(made["xlstm"]), own)
-    joined = bundle.vectors(made["xlstm+gat"])
+    np.testing.assert_array_equal(explore.vectors(made["xlstm"]), own)
+    joined = explore.vectors(made["xlstm+gat"])
     e = hybrid.model.embedding.weight[3:4]
     with torch.no_grad():
         expected = hybrid.model.early(e, torch.tensor([3]))[0]
     np.testing.assert_allclose(joined[3], expected, atol=1e-6)
     with pytest.raises(ValueError, match="no vectors"):
-        bundle.vectors(made["item-knn"])
+        explore.vectors(made["item-knn"])
 
 
 def test_neighbours_and_their_places():
     angles = np.deg2rad([0, 10, 20, 60, 180, 95])
     vectors = 3 * np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
-    near = bundle.neighbours(vectors, 0, 4)
+    near = explore.neighbours(vectors, 0, 4)
     assert list(near["item"]) == [1, 2, 3, 5]
     assert near["cosine"].to_numpy() == pytest.approx(np.cos(angles[[1, 2, 3, 5]]), abs=1e-6)
-    places = bundle.layout(vectors, 0, 4)
+    places = explore.layout(vectors, 0, 4)
     assert places[0] == pytest.approx([0, 0, 0])
     assert np.linalg.norm(places[1:], axis=1) == pytest.approx(1 - near["cosine"].to_numpy())
-    np.testing.assert_array_equal(places, bundle.layout(vectors, 0, 4))
+    np.testing.assert_array_equal(places, explore.layout(vectors, 0, 4))
 
 
 def test_films_that_are_alike_stand_side_by_side():
@@ -209,8 +209,8 @@ def test_films_that_are_alike_stand_side_by_side():
     groups = np.arange(15) % 3
     around = centres[groups] + 0.1 * rng.normal(size=(15, 6))
     vectors = np.concatenate([[[1, 0, 0, 0, 0, 0]], around])
-    order = bundle.neighbours(vectors, 0, 15)["item"].to_numpy() - 1
-    places = bundle.layout(vectors, 0, 15)[1:]
+    order = explore.neighbours(vectors, 0, 15)["item"].to_numpy() - 1
+    places = explore.layout(vectors, 0, 15)[1:]
     unit = places / np.linalg.norm(places, axis=1, keepdims=True)
     alike = groups[order][:, None] == groups[order]
     cosines = unit @ unit.T
@@ -220,16 +220,17 @@ def test_films_that_are_alike_stand_side_by_side():
 
 def test_random_histories(made, data):
     one = made["item-knn"]
-    drawn = {bundle.random_test_user(one, seed)[0] for seed in range(50)}
+    drawn = {explore.random_test_user(one, seed)[0] for seed in range(50)}
     assert drawn == set(one.fold.test)
-    user, history, target = bundle.random_test_user(one, 3)
+    user, history, target = explore.random_test_user(one, 3)
     assert [*history, target] == list(one.sequences[user])
-    horror = bundle.random_genre_history(one, "Horror", 5, 0, data.movies)
+    horror = explore.random_genre_history(one, "Horror", 5, 0, data.movies)
     genres = data.movies.set_index("movieId")["genres"]
     assert len(set(horror)) == 5 and set(genres[one.catalogue[horror]]) == {"Horror"}
-    assert not np.array_equal(horror, bundle.random_genre_history(one, "Horror", 5, 1, data.movies))
+    other = explore.random_genre_history(one, "Horror", 5, 1, data.movies)
+    assert not np.array_equal(horror, other)
     with pytest.raises(ValueError, match="expected one of Drama, Horror, War"):
-        bundle.random_genre_history(one, "Opera", 5, 0, data.movies)
+        explore.random_genre_history(one, "Opera", 5, 0, data.movies)
 
 
 def test_the_embedded_models_are_small_and_of_data_that_may_be_passed_on():
@@ -242,7 +243,7 @@ def test_the_embedded_models_are_small_and_of_data_that_may_be_passed_on():
         assert one.settings["dataset"] == "ml-latest-small"
         assert set(one.catalogue) <= set(films["movieId"])
         histories = [one.sequences[int(u)][:-1] for u in one.fold.test]
-        ranks = [bundle.rank(one, h, int(one.sequences[int(u)][-1]))
+        ranks = [explore.rank(one, h, int(one.sequences[int(u)][-1]))
                  for h, u in zip(histories, one.fold.test, strict=True)]
         assert np.mean(np.array(ranks) <= 20) == pytest.approx(one.metrics["hr@20"])
         assert one.metrics.get("rounding_score", 0) < 1e-2

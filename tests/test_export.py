@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nbrec import bundle, export
+from nbrec import bundle, explore, export
 from nbrec.models.selective_scan import selective_scan_recurrent
 
 onnx = pytest.importorskip("onnx")
@@ -55,7 +55,7 @@ def test_attention_comes_with_the_scores(exported):
         return
     items = np.arange(90, dtype=np.int32)[None]
     weights = session.run(["attention"], {"items": items, "length": np.array([12], np.int32)})[0][0]
-    expected = bundle.attention(one.recommender.model, np.arange(12))
+    expected = explore.attention(one.recommender.model, np.arange(12))
     assert weights[:12] == pytest.approx(expected, abs=1e-5) and not weights[12:].any()
     assert weights[:12].sum() == pytest.approx(1, abs=1e-5)
 
