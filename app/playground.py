@@ -33,8 +33,8 @@ def test_user() -> None:
 
 
 def one_genre() -> None:
-    items = explore.random_genre_history(chosen, state["genre"], state["length"],
-                                        secrets.randbelow(2**31))
+    items = explore.random_genre_history(chosen, shared.films(), state["genre"],
+                                         state["length"], secrets.randbelow(2**31))
     put(chosen.catalogue[items], f"{len(items)} random films of the genre {state['genre']}.")
 
 

@@ -11,7 +11,7 @@ import torch
 from sklearn.preprocessing import normalize
 
 from nbrec import metrics
-from nbrec.bundle import Bundle, films
+from nbrec.bundle import Bundle
 from nbrec.evaluate import top_items
 from nbrec.models.item_knn import ItemKNN
 from nbrec.models.transformer import TransformerBlock
@@ -211,13 +211,13 @@ def random_test_user(bundle: Bundle, seed: int) -> tuple[int, np.ndarray, int]:
     return user, sequence[:-1], int(sequence[-1])
 
 
-def random_genre_history(bundle: Bundle, genre: str, length: int = 12, seed: int = 0,
-                         table: pd.DataFrame | None = None) -> np.ndarray:
+def random_genre_history(bundle: Bundle, films: pd.DataFrame, genre: str, length: int = 12,
+                         seed: int = 0) -> np.ndarray:
     """A made-up history of one genre: films drawn without repetition, popular ones more often.
 
     Args:
+        films: movieId, genres.
         genre: as MovieLens writes it, such as "Horror".
-        table: movieId, genres; by default that of ``bundle.films``.
 
     Returns:
         int64 (length,), fewer if the genre has fewer films.
@@ -225,8 +225,7 @@ def random_genre_history(bundle: Bundle, genre: str, length: int = 12, seed: int
     Raises:
         ValueError: no film of the catalogue has this genre.
     """
-    table = films() if table is None else table
-    genres = table.set_index("movieId")["genres"].reindex(bundle.catalogue)
+    genres = films.set_index("movieId")["genres"].reindex(bundle.catalogue)
     genres = genres.fillna("").str.split("|")
     items = np.flatnonzero([genre in found for found in genres])
     if not len(items):

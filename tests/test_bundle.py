@@ -224,13 +224,13 @@ def test_random_histories(made, data):
     assert drawn == set(one.fold.test)
     user, history, target = explore.random_test_user(one, 3)
     assert [*history, target] == list(one.sequences[user])
-    horror = explore.random_genre_history(one, "Horror", 5, 0, data.movies)
+    horror = explore.random_genre_history(one, data.movies, "Horror", 5, 0)
     genres = data.movies.set_index("movieId")["genres"]
     assert len(set(horror)) == 5 and set(genres[one.catalogue[horror]]) == {"Horror"}
-    other = explore.random_genre_history(one, "Horror", 5, 1, data.movies)
+    other = explore.random_genre_history(one, data.movies, "Horror", 5, 1)
     assert not np.array_equal(horror, other)
     with pytest.raises(ValueError, match="expected one of Drama, Horror, War"):
-        explore.random_genre_history(one, "Opera", 5, 0, data.movies)
+        explore.random_genre_history(one, data.movies, "Opera", 5, 0)
 
 
 def test_the_embedded_models_are_small_and_of_data_that_may_be_passed_on():
