@@ -193,7 +193,8 @@ def flatten(record: Mapping[str, Any], path: str | Path = "") -> dict[str, Any]:
     if record["history"]:
         row["epochs"] = len(record["history"]["train_loss"])
         row["best_epoch"] = record["history"]["best_epoch"] + 1  # counted from 1, like epochs
-    made = {name: record["provenance"].get(name) for name in ("commit", "dirty", "device", "date")}
+    kept = ("commit", "dirty", "device", "cpu", "date")
+    made = {name: record["provenance"].get(name) for name in kept}
     return row | {"seed": record["seed"], "key": record["key"]} | made | {"path": str(path)}
 
 
@@ -347,6 +348,7 @@ def provenance_table(df: pd.DataFrame | None = None, **facts: Any) -> pd.DataFra
         made = df[["commit", "dirty"]].drop_duplicates().itertuples(index=False)
         commits = ", ".join(sorted({_commit_text(*pair) for pair in made}))
         rows["records"] = f"{len(df)} runs, made at commit {commits}, until {df['date'].max()[:10]}"
+        rows["processors of the records"] = ", ".join(sorted(map(str, df["cpu"].unique())))
         rows["dataset"] = ", ".join(df["dataset"].unique())
         rows["ratings_sha256"] = ", ".join(h[:16] for h in df["ratings_sha256"].unique())
         rows["folds"] = ", ".join(map(str, sorted(df["fold"].unique())))

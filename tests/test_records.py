@@ -26,7 +26,8 @@ def record(model="item-knn", fold=0, variant="original", ranks=(1, 5, 400), hist
         "ranks": ranks, "target_popularity": [10.0] * len(ranks),
         "popularity": {"recommended": [[1.0, 3], [100.0, 1]], "behaviour": [[0, 1], [2.0, 2]]},
         "history": history,
-        "provenance": {"commit": None, "dirty": None, "device": "cpu", "date": "2026-01-02T03:04"},
+        "provenance": {"commit": None, "dirty": None, "device": "cpu", "cpu": "abacus",
+                       "date": "2026-01-02T03:04"},
     }
     return base | more
 
@@ -243,3 +244,4 @@ def test_provenance_table_lists_what_the_numbers_rest_on(tmp_path):
     table = records.provenance_table(records.load_records(tmp_path), alphabet="abc")["value"]
     assert table["dataset"] == "toy" and table["folds"] == "0, 4" and table["alphabet"] == "abc"
     assert table["split hash, original"] == "c" * 16
+    assert table["processors of the records"] == "abacus"
