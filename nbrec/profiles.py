@@ -179,6 +179,9 @@ PROFILES["verification"] = Profile(
         "lightgcn": {"inductive": True},
         "transformer": {"n_layers": 2, "n_heads": 1, "d_ff": 64, "dropout": 0.1, **_PUBLISHED},
         "sasrec": {"n_layers": 2, "n_heads": 1, "dropout": 0.1, **_PUBLISHED},
+        # As many steps an epoch as there are in protocol E, where each prefix is an example.
+        "sasrec-batch_size-16": {"model": "sasrec", "n_layers": 2, "n_heads": 1, "dropout": 0.1,
+                                 **_PUBLISHED, "batch_size": 16},
         "mamba": {"n_layers": 1, "d_state": 32, "d_conv": 4, "expand": 2, "dropout": 0.2,
                   "input_dropout": 0.2, **_PUBLISHED},
         "xlstm": {"n_layers": 1, "n_heads": 8, "expand": 2, "dropout": 0.2, "input_dropout": 0.2,

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from nbrec import metrics, movielens, recommenders
 from nbrec.evaluate import evaluate
 from nbrec.profiles import get_profile
 from nbrec.records import provenance
-from nbrec.sequences import build_sequences
+from nbrec.sequences import Sequences, build_sequences
 
 MEASURES = {"hr@10": metrics.hits, "ndcg@10": metrics.discounted_gains,
             "mrr@10": metrics.reciprocal_ranks}
@@ -157,7 +158,8 @@ def compare_ties(data: movielens.MovieLens, models: Iterable[str] = ("markov", "
 
     Returns:
         dataset, model, order, seed, protocol, users, hr@10, ndcg@10, error (standard error of
-        hr@10).
+        hr@10), last_ahead (the share of users for whom the film that they have just seen scores
+        at least as high as the target).
 
     Raises:
         ValueError: there is no such order or model, or there are no times.
@@ -176,13 +178,24 @@ def compare_ties(data: movielens.MovieLens, models: Iterable[str] = ("markov", "
                 if checkpoints is not None and hasattr(model, "train_settings"):
                     options["checkpoint"] = Path(checkpoints, f"{label}-{order}{seed}.safetensors")
                 result = evaluate(model.fit(train, validation, **options), sequences)
+                last_ahead = _last_ahead(model, sequences)
                 for protocol, ranks in (("A", result.ranks), ("E", result.ranks_with_seen)):
                     hits = metrics.hits(ranks, 10)
                     rows.append((name or data.name, label, order, seed, protocol, len(ranks),
                                  hits.mean(), metrics.ndcg(ranks, 10),
-                                 hits.std(ddof=1) / math.sqrt(len(ranks))))
+                                 hits.std(ddof=1) / math.sqrt(len(ranks)), last_ahead))
     return pd.DataFrame(rows, columns=["dataset", "model", "order", "seed", "protocol", "users",
-                                       "hr@10", "ndcg@10", "error"])
+                                       "hr@10", "ndcg@10", "error", "last_ahead"])
+
+
+def _last_ahead(model: Any, sequences: Sequences) -> float:
+    targets, ahead = sequences.targets(), 0
+    for start in range(0, len(sequences), 256):
+        histories = sequences.select(np.arange(start, min(start + 256, len(sequences)))).histories()
+        scores, rows = model.score(histories), np.arange(len(histories))
+        last = scores[rows, [history[-1] for history in histories]]
+        ahead += (last >= scores[rows, targets[start : start + 256]]).sum()
+    return ahead / len(sequences)
 
 
 def main() -> None:

@@ -94,6 +94,9 @@ def test_an_order_within_a_second_is_something_to_learn():
     table = table.set_index("order")
     assert table.loc["file", "ndcg@10"] > table.loc["random", "ndcg@10"].max() + 0.2
     assert table["users"].eq(60).all() and table.loc["random", "seed"].tolist() == [0, 1]
+    # The film just seen never follows itself; popular films stand ahead, whoever saw them.
+    assert table.loc["file", "last_ahead"] == 0 == table.loc["random", "last_ahead"].max()
+    assert verification.compare_ties(data, ["popularity"], ["file"])["last_ahead"].min() > 0.3
     with pytest.raises(ValueError, match="no settings for .*markow"):
         verification.compare_ties(data, ["markow"])
 
