@@ -57,6 +57,7 @@ def test_models_can_be_told_apart_without_hue():
 
 def test_an_unknown_model_keeps_its_name():
     assert plots.model_style("alexnet")[0] == "alexnet"
+    assert plots.model_label("xlstm+gat-learning_rate-3e-4") == "xLSTM + GAT, learning_rate 3e-4"
     assert plots.model_style("mamba+gat+gat-user")[0] == "Mamba + GAT + user"
     assert plots.model_style("attention-mamba+minibert")[0] == "attention-mamba + MiniBERT"
     assert plots.metric_label("ndcg@20") == "NDCG@20"

@@ -9,6 +9,8 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter
 
+from nbrec.costs import LABEL
+
 WIDTH = 7.2  # inches; an inch of SVG is 96 pixels
 INK, MUTED, GRID, PAPER = "#1f2933", "#66717d", "#dfe3e8", "#ffffff"
 BLUE, VERMILION = "#0072B2", "#D55E00"
@@ -128,7 +130,12 @@ def model_style(name: str) -> tuple[str, str, str]:
 
 
 def model_label(name: str) -> str:
-    """A model as the book spells it: "xlstm+gat" -> "xLSTM + GAT"."""
+    """A model as the book spells it: "xlstm+gat" -> "xLSTM + GAT".
+
+    A label of `costs.LABEL` is spelt out: "mamba-d_model-64" -> "Mamba, d_model 64".
+    """
+    if changed := LABEL.fullmatch(name):
+        return f"{model_label(changed[1])}, {changed[2]} {changed[3]}"
     return model_style(name)[0]
 
 
