@@ -171,6 +171,10 @@ PROFILES["shares"] = Profile(
 _PUBLISHED = {"d_model": 64, "max_length": 200, "learning_rate": 1e-3, "weight_decay": 0.0,
               "batch_size": 128, "max_epochs": 200, "patience": 10, "min_improvement": 0.0,
               "stop_on": "ndcg@10"}
+# Protocol E trains on all prefixes in batches of 2,048, about 16 pieces of up to 200 films, and
+# chooses the epoch with seen items in the ranking.
+_AS_E = {"batch_size": 16, "every_item": True, "stop_on": "ndcg@10 with seen"}
+_MAMBA4REC = {"d_state": 32, "d_conv": 4, "expand": 2, "dropout": 0.2, **_PUBLISHED, **_AS_E}
 PROFILES["verification"] = Profile(
     name="verification", dataset="ml-1m", variants={"original": 0}, leave_one_out=True, n_folds=3,
     folds_run=(0,),
@@ -187,6 +191,12 @@ PROFILES["verification"] = Profile(
                   "input_dropout": 0.2, **_PUBLISHED},
         "xlstm": {"n_layers": 1, "n_heads": 8, "expand": 2, "dropout": 0.2, "input_dropout": 0.2,
                   **_PUBLISHED},
+        # All that protocol E does otherwise; the same with the last 200 items of a user to train on
+        # instead of all; and SASRec trained in that way.
+        "mamba4rec": _MAMBA4REC,
+        "mamba4rec-every_item-0": _MAMBA4REC | {"model": "mamba4rec", "every_item": False},
+        "sasrec-every_item-1": {"model": "sasrec", "n_layers": 2, "n_heads": 1, "dropout": 0.1,
+                                **_PUBLISHED, **_AS_E},
     },
 )
 

@@ -40,7 +40,8 @@ CLASSICAL = {"popularity": Popularity, "markov": MarkovChain, "ease": EASE, "ite
 CONTENT = ("tfidf", *text.ENCODERS)
 GRAPHS = {"gcn": graph.gcn, "lightgcn": graph.lightgcn, "gat": graph.gat}
 NEURAL = {"transformer": next_item.transformer, "mamba": next_item.mamba,
-          "xlstm": next_item.xlstm, "sasrec": next_item.sasrec}
+          "xlstm": next_item.xlstm, "sasrec": next_item.sasrec,
+          "mamba4rec": next_item.mamba4rec}
 USER, LITERAL = "-user", "-user-literal"  # behind a context: how the user enters
 
 

@@ -113,6 +113,21 @@ class Sequences:
             self.users, self.items[rows], _offsets(lengths), self.catalogue, self.funnel
         )
 
+    def pieces(self, n: int) -> Sequences:
+        """Cut so that every item but a user's first is a target once, with up to n items before it.
+
+        A piece has at most n + 1 items. The last item of one is the first of the next, and a user's
+        first piece is the short one. A user has as many rows as pieces.
+        """
+        counts = -(-(self.lengths - 1) // n)
+        owner = np.repeat(np.arange(len(self)), counts)
+        after = np.cumsum(counts)[owner] - 1 - np.arange(len(owner))  # pieces of the user to come
+        ends = self.lengths[owner] - n * after
+        starts = np.maximum(ends - n - 1, 0)
+        rows = _ranges(self.offsets[owner] + starts, ends - starts)
+        return Sequences(self.users[owner], self.items[rows], _offsets(ends - starts),
+                         self.catalogue, self.funnel)
+
     def histories(self) -> list[np.ndarray]:
         """What a model may see in evaluation: each sequence without its last item."""
         return [self[u][:-1] for u in range(len(self))]

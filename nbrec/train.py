@@ -25,6 +25,8 @@ from nbrec.models.graph import GraphModel
 from nbrec.models.next_item import NextItemModel
 from nbrec.sequences import Sequences
 
+STOP_ON = ("loss", "ndcg@10", "ndcg@10 with seen")
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -39,8 +41,10 @@ class TrainSettings:
         min_improvement: an epoch is productive if its validation loss is below
             (1 - min_improvement) times that of the last productive epoch (thesis section 4.1).
         stop_on: what early stopping watches on the validation part: "loss", the mean over all
-            positions, or "ndcg@10", 1 - NDCG@10 of each sequence's last item. Graph models have a
-            rule of their own.
+            positions, or "ndcg@10", 1 - NDCG@10 of each sequence's last item, seen items left out;
+            with "ndcg@10 with seen" they are ranked, too. Graph models have a rule of their own.
+        every_item: whether sequences that are longer than the model's history are cut into pieces,
+            so that all their items are targets, and not the last ones only.
         groups: a batch passes through the model in this many groups of similar length.
         precision: "fp32", "bf16", "fp16", or "auto": fp32 on a CPU, bf16 on a GPU that has it,
             otherwise fp16 with loss scaling.
@@ -55,6 +59,7 @@ class TrainSettings:
     patience: int = 5
     min_improvement: float = 0.01
     stop_on: str = "loss"
+    every_item: bool = False
     groups: int = 4
     precision: str = "auto"
     device: str = "auto"
@@ -64,14 +69,15 @@ class TrainSettings:
         for name in ("batch_size", "max_epochs", "groups"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
-        if self.stop_on not in ("loss", "ndcg@10"):
-            raise ValueError(f"stop_on={self.stop_on!r}: expected 'loss' or 'ndcg@10'")
+        if self.stop_on not in STOP_ON:
+            raise ValueError(f"stop_on={self.stop_on!r}: expected one of {', '.join(STOP_ON)}")
 
     def described(self) -> dict:
         """All settings, as records and checkpoints keep them."""
         settings = asdict(self)
-        if self.stop_on == "loss":  # unnamed in records from before there was another rule
-            del settings["stop_on"]
+        for name, only in (("stop_on", "loss"), ("every_item", False)):
+            if settings[name] == only:  # unnamed in records from before there was a choice
+                del settings[name]
         return settings
 
     def resolved_device(self) -> str:
@@ -160,6 +166,11 @@ def fit(model: NextItemModel | GraphModel, train: Sequences, validation: Sequenc
         if (model.late is None) != (users is None):
             raise ValueError("a model with late fusion needs the vectors of the users, and only "
                              f"that: got late={model.late}, users={type(users).__name__}")
+        if settings.every_item:
+            if users is not None:
+                raise ValueError("every_item=True: the vectors of the users belong to whole "
+                                 "sequences; train a model with late fusion without it")
+            train = train.pieces(model.max_length)
         early = {} if model.early is None else {"contexts": model.early.digest()}
         run = Run(model, settings, data | early, users)
     if checkpoint is not None and Path(checkpoint).exists():
@@ -292,7 +303,8 @@ class Run:
             last = None if self.users is None else torch.from_numpy(
                 self.users[1][validation.offsets[1:] - 2])
             scores = self.model.score_histories(histories, last)
-            ranks = metrics.target_ranks(scores, validation.targets(), histories)
+            seen = None if self.settings.stop_on.endswith("with seen") else histories
+            ranks = metrics.target_ranks(scores, validation.targets(), seen)
             return self._finite(1 - metrics.ndcg(ranks, 10), "validation")
         total, count = 0.0, 0
         for batch in self.validation_batches(validation):

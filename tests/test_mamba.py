@@ -10,7 +10,8 @@ from transformers.models.mamba.modeling_mamba import MambaMixer
 from twins import assert_equal, values_and_gradients
 
 from nbrec.models import selective_scan as scan
-from nbrec.models.mamba import MambaBlock, causal_conv
+from nbrec.models.mamba import Mamba4RecBlock, MambaBlock, causal_conv
+from nbrec.models.next_item import mamba4rec
 from nbrec.models.selective_scan import selective_scan, selective_scan_recurrent
 
 
@@ -214,3 +215,27 @@ def test_dropout_stands_where_the_equation_has_it(monkeypatch):
     monkeypatch.setattr(block.dropout, "forward", torch.zeros_like)
     x = torch.randn(1, 4, 8)
     assert torch.equal(block(x), x)
+
+
+def test_the_layer_of_mamba4rec_by_its_equation():
+    torch.manual_seed(0)
+    block = Mamba4RecBlock(8, d_state=4).double().eval()
+    x = torch.randn(2, 5, 8, dtype=torch.float64)
+    a = F.layer_norm(block.mixer(F.layer_norm(x, (8,))), (8,))
+    inner = F.gelu(a @ block.w_1.weight.T + block.w_1.bias)
+    expected = F.layer_norm(a + inner @ block.w_2.weight.T + block.w_2.bias, (8,))
+    assert torch.allclose(block(x), expected, atol=1e-12)
+    # No way round the mixer: without it nothing of the input is left.
+    torch.nn.init.zeros_(block.w_mix.weight)
+    assert torch.allclose(block(x), block(torch.randn_like(x)), atol=1e-12)
+
+
+def test_mamba4rec_starts_as_its_authors_have_it():
+    torch.manual_seed(0)
+    model = mamba4rec(500)
+    (block,) = model.blocks
+    assert model.output.weight is model.embedding.weight and model.output.bias is None
+    for weight in (model.embedding.weight, block.w_xz.weight, block.w_1.weight):
+        assert float(weight.detach().std()) == pytest.approx(0.02, rel=0.05)
+    assert not block.w_delta.bias.any() and not block.w_1.bias.any()
+    assert block.conv_bias.any() and torch.equal(block.skip, torch.ones(128))

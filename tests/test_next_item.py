@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from nbrec.models.mamba import MambaBlock
-from nbrec.models.next_item import NextItemModel, mamba, sasrec, transformer, xlstm
+from nbrec.models.next_item import NextItemModel, mamba, mamba4rec, sasrec, transformer, xlstm
 from nbrec.models.transformer import TransformerBlock
 from nbrec.models.xlstm import MLSTMBlock, SLSTMBlock
 
@@ -24,6 +24,7 @@ BACKBONES = {
     "mamba": lambda n: mamba(n, **SMALL),
     "mamba, d_conv 4, zoh": lambda n: mamba(n, d_conv=4, zoh=True, **SMALL),
     "mamba, literal": lambda n: mamba(n, residual=False, **SMALL),
+    "mamba4rec": lambda n: mamba4rec(n, **SMALL),
     "xlstm": lambda n: xlstm(n, n_heads=4, **SMALL),
     "xlstm, literal": lambda n: xlstm(n, n_heads=4, form="literal", **SMALL),
     "xlstm, beck": lambda n: xlstm(n, n_heads=4, form="beck", **SMALL),

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbrec.sequences import SequenceSettings, build_sequences, k_folds, leave_one_out, split_hash
+from nbrec.sequences import (
+    Sequences,
+    SequenceSettings,
+    build_sequences,
+    k_folds,
+    leave_one_out,
+    split_hash,
+)
 
 
 def slow(ratings, settings):
@@ -250,3 +257,18 @@ def test_leaving_out_the_last_items_by_hand():
     many = sequences.select(np.arange(30) % 2)
     assert [part.digest() for part in whole.parts(many)] == [
         many.select(p).digest() for p in (whole.train, whole.validation, whole.test)]
+
+
+@given(st.lists(st.integers(2, 30), min_size=1, max_size=6), st.integers(1, 12))
+def test_pieces_have_every_target_once_with_what_stands_before_it(lengths, n):
+    sequences = Sequences(np.arange(len(lengths)), np.arange(sum(lengths), dtype=np.int32),
+                          np.concatenate(([0], np.cumsum(lengths))), np.arange(sum(lengths)))
+    pieces = sequences.pieces(n)
+    assert pieces.lengths.min() >= 2 and pieces.lengths.max() <= n + 1
+    targets = np.concatenate([pieces[p][1:] for p in range(len(pieces))])
+    assert targets.tolist() == [i for u in range(len(lengths)) for i in sequences[u][1:]]
+    assert all((np.diff(pieces[p]) == 1).all() for p in range(len(pieces)))
+    assert pieces.users.tolist() == [u for u, m in enumerate(lengths)
+                                     for _ in range(-(-(m - 1) // n))]
+    short = pieces.lengths < n + 1
+    assert (np.diff(pieces.users, prepend=-1) > 0)[short].all()  # a user's first piece, or none

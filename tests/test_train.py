@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from nbrec import train as training
+from nbrec.models.fusion import LateFusion
 from nbrec.models.next_item import mamba, transformer, xlstm
 from nbrec.sequences import Sequences
 from nbrec.train import TrainSettings, fit
@@ -187,10 +188,11 @@ def test_every_epoch_drops_other_units():
     assert len(set(fit(model(dropout=0.0), one, one, still).train_loss)) == 1
 
 
-def test_stopping_on_the_ranking_of_the_last_items():
+@pytest.mark.parametrize("stop_on", ["ndcg@10", "ndcg@10 with seen"])
+def test_stopping_on_the_ranking_of_the_last_items(stop_on):
     train, held = data(users=40), data(1)
     settings = TrainSettings(learning_rate=0.03, batch_size=8, max_epochs=6, patience=9,
-                             min_improvement=0.0, stop_on="ndcg@10")
+                             min_improvement=0.0, stop_on=stop_on)
     net = model()
     history = fit(net, train, held, settings)
     gains = []
@@ -198,7 +200,8 @@ def test_stopping_on_the_ranking_of_the_last_items():
         scores = net.score(torch.from_numpy(held[u][None, :-1].astype(np.int64)),
                            torch.tensor([len(held[u]) - 1]))[0]
         target = int(held[u][-1])
-        others = [i for i in range(12) if i != target and i not in held[u][:-1]]
+        seen = held[u][:-1] if stop_on == "ndcg@10" else []
+        others = [i for i in range(12) if i != target and i not in seen]
         rank = 1 + sum(float(scores[i]) >= float(scores[target]) for i in others)
         gains.append(1 / np.log2(rank + 1) if rank <= 10 else 0)
     best = min(history.validation_loss)
@@ -208,4 +211,27 @@ def test_stopping_on_the_ranking_of_the_last_items():
     with pytest.raises(ValueError, match="stop_on='accuracy'"):
         TrainSettings(stop_on="accuracy")
     assert "stop_on" not in TrainSettings().described()
-    assert settings.described()["stop_on"] == "ndcg@10"
+    assert settings.described()["stop_on"] == stop_on
+
+
+def test_every_item_of_a_long_sequence_can_be_a_target():
+    """One batch of all pieces: the loss of the first epoch is that of every item but the first."""
+    train, settings = data(users=5, longest=12, shortest=9), {"learning_rate": 0.0, "max_epochs": 1}
+    net = model(max_length=4)
+    total, n = losses_of(net, train.pieces(4))
+    total = float(total.detach())
+    all_of_them = fit(net, train, train, TrainSettings(every_item=True, **settings))
+    assert n == len(train.items) - 5
+    assert all_of_them.train_loss[0] == pytest.approx(total / n, rel=1e-6)
+    last_ones = fit(model(max_length=4), train, train, TrainSettings(**settings))
+    assert last_ones.train_loss[0] != pytest.approx(total / n, rel=1e-3)
+    assert "every_item" not in TrainSettings().described()
+    assert TrainSettings(every_item=True).described()["every_item"] is True
+
+
+def test_pieces_and_vectors_of_users_do_not_go_together():
+    train, net = data(), model()
+    net.late = LateFusion(3, 8)
+    users = (np.zeros((len(train.items), 3), np.float32),) * 2
+    with pytest.raises(ValueError, match="every_item=True: the vectors of the users"):
+        fit(net, train, train, TrainSettings(every_item=True), users=users)

@@ -109,6 +109,43 @@ class MambaBlock(nn.Module):
         return (x + y if self.residual else y), (window[:, 1:], h)
 
 
+class Mamba4RecBlock(MambaBlock):
+    """The layer of Mamba4Rec where there is one only (Liu et al., 2024).
+
+        A = LayerNorm(Dropout(Mamba(LayerNorm(X))))
+        X' = LayerNorm(A + Dropout(GELU(A W_1 + b_1) W_2 + b_2))
+
+    Nothing of X reaches X' but through the mixer: its authors add X in stacks only. So what comes
+    out need not look like the item that went in last, which matters where seen items are ranked.
+
+    Args:
+        d_model, d_state, d_conv, expand: as in ``MambaBlock``.
+        dropout: behind the mixer and in the feed-forward network, none inside the mixer.
+    """
+
+    def __init__(self, d_model: int, d_state: int = 32, d_conv: int = 4, expand: int = 2,
+                 dropout: float = 0.2):
+        super().__init__(d_model, d_state, d_conv, expand, dropout=0.0, residual=False)
+        self.w_1 = nn.Linear(d_model, 4 * d_model)
+        self.w_2 = nn.Linear(4 * d_model, d_model)
+        self.norm_mixer = nn.LayerNorm(d_model)
+        self.norm_ff = nn.LayerNorm(d_model)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, D); output t depends on inputs 0..t only."""
+        return self._feed_forward(super().forward(x))
+
+    def step(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None
+             ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        y, state = super().step(x, state)
+        return self._feed_forward(y), state
+
+    def _feed_forward(self, y: Tensor) -> Tensor:
+        a = self.norm_mixer(self.drop(y))
+        return self.norm_ff(a + self.drop(self.w_2(self.drop(F.gelu(self.w_1(a))))))
+
+
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """The depthwise convolution (thesis eq. 3.9): y_t = bias + sum over k of w_k x_(t-k).
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nbrec.models.fusion import EarlyFusion, LateFusion
-from nbrec.models.mamba import MambaBlock
+from nbrec.models.mamba import Mamba4RecBlock, MambaBlock
 from nbrec.models.transformer import PreNormBlock, TransformerBlock, sinusoidal_positions
 from nbrec.models.xlstm import MLSTMBlock, SLSTMBlock
 
@@ -200,6 +200,25 @@ def mamba(n_items: int, d_model: int = 512, n_layers: int = 2, d_state: int = 16
     blocks = [MambaBlock(d_model, d_state, d_conv, expand, dropout, residual, zoh)
               for _ in range(n_layers)]
     return _recurrent(n_items, blocks, d_model, input_dropout, max_length)
+
+
+def mamba4rec(n_items: int, d_model: int = 64, d_state: int = 32, d_conv: int = 4, expand: int = 2,
+              dropout: float = 0.2, max_length: int = 200) -> NextItemModel:
+    """Mamba as published numbers have it: Mamba4Rec with one layer (Liu et al. 2024).
+
+    Unlike the thesis's: no residual, a feed-forward network, and the output layer shares the matrix
+    of the embedding. All matrices start with a deviation of 0.02 and all their biases with 0, that
+    of the step size included, as in its authors' code.
+    """
+    model = NextItemModel(n_items, [Mamba4RecBlock(d_model, d_state, d_conv, expand, dropout)],
+                          d_model, max_length, dropout, positions=False, output_bias=False,
+                          tied=True)
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+            if getattr(module, "bias", None) is not None:
+                nn.init.zeros_(module.bias)
+    return model
 
 
 def xlstm(n_items: int, d_model: int = 512, n_layers: int = 2, n_heads: int = 8, expand: int = 2,

@@ -28,6 +28,7 @@ _MODELS = {  # name: (label, colour, marker)
     "transformer": ("Transformer", BLUE, "o"),
     "sasrec": ("SASRec", "#4C3BCF", "X"),
     "mamba": ("Mamba", "#56B4E9", "s"),
+    "mamba4rec": ("Mamba4Rec", "#2A8FBD", "8"),
     "xlstm": ("xLSTM", "#003F66", "^"),
     "gcn": ("GCN", "#8FD3BC", "v"),
     "lightgcn": ("LightGCN", "#00B386", "p"),
