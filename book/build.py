@@ -138,7 +138,8 @@ def fingerprint(profile: str) -> bytes:
     """A hash of what every notebook depends on, itself apart."""
     digest = hashlib.sha256(profile.encode())
     for path in sorted([*ROOT.glob("nbrec/**/*.py"), *ROOT.glob("nbrec/*/*.csv"),
-                        ROOT / "constraints.txt", *ROOT.glob("results/**/*.json")]):
+                        ROOT / "constraints.txt", *ROOT.glob("results/**/*.json"),
+                        *ROOT.glob("results/*.csv")]):
         digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     return digest.digest()
 
