@@ -23,8 +23,12 @@ WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 # The theme speaks of a service that this book does not use, and of a reader's first visit.
 HARMLESS = ("THEBE_JS_URL", "Got invalid theme mode")
 OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
-UNTYPESET = """() => document.querySelector('.math') !== null
-    && document.querySelector('mjx-container') === null"""
+TYPESET = """async () => {
+    if (document.querySelector('.math') === null) return true;
+    await window.MathJax?.startup?.promise;  // until all formulas of the page are set
+    return document.querySelector('mjx-container') !== null;
+}"""
+PATIENCE = 30_000  # milliseconds: a busy machine may need many of them to set a page's formulas
 
 
 STANDS_ABOVE = """button => {
@@ -172,6 +176,7 @@ def chromium() -> str | None:
 
 def open_pages(html: Path, screenshots: Path | None) -> list[str]:
     """What goes wrong when Chromium opens each page from the folder."""
+    from playwright.sync_api import TimeoutError as PlaywrightTimeout
     from playwright.sync_api import sync_playwright
 
     problems = []
@@ -195,9 +200,11 @@ def open_pages(html: Path, screenshots: Path | None) -> list[str]:
                 name = path.relative_to(html)
                 seen.clear()
                 page.goto(path.as_uri(), wait_until="load")
-                page.wait_for_timeout(1500 if "math" in path.read_text(encoding="utf-8") else 300)
-                if page.evaluate(UNTYPESET):
+                try:
+                    page.wait_for_function(TYPESET, timeout=PATIENCE)
+                except PlaywrightTimeout:
                     seen.append("formulas are not typeset")
+                page.wait_for_timeout(300)  # for what other scripts have to say
                 if page.evaluate("() => document.querySelectorAll('mjx-merror').length"):
                     seen.append("a formula has an error")
                 if (extra := page.evaluate(OVERFLOW)) > 1:
