@@ -23,11 +23,9 @@ WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 # The theme speaks of a service that this book does not use, and of a reader's first visit.
 HARMLESS = ("THEBE_JS_URL", "Got invalid theme mode")
 OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
-TYPESET = """async () => {
-    if (document.querySelector('.math') === null) return true;
-    await window.MathJax?.startup?.promise;  // until all formulas of the page are set
-    return document.querySelector('mjx-container') !== null;
-}"""
+TYPESET = """() => document.querySelector('.math') === null
+    || document.querySelector('mjx-container') !== null"""
+ALL_SET = "() => window.MathJax?.startup?.promise?.then(() => true)"
 PATIENCE = 30_000  # milliseconds: a busy machine may need many of them to set a page's formulas
 
 
@@ -202,6 +200,7 @@ def open_pages(html: Path, screenshots: Path | None) -> list[str]:
                 page.goto(path.as_uri(), wait_until="load")
                 try:
                     page.wait_for_function(TYPESET, timeout=PATIENCE)
+                    page.evaluate(ALL_SET)
                 except PlaywrightTimeout:
                     seen.append("formulas are not typeset")
                 page.wait_for_timeout(300)  # for what other scripts have to say
