@@ -17,7 +17,6 @@ from nbrec.comparison import truncation_effect
 from nbrec.statistics import (
     Difference,
     bootstrap_difference,
-    compare_variants,
     holm,
     paired_ranks,
     paired_test,
@@ -33,7 +32,7 @@ class Verdict(NamedTuple):
 
     Args:
         verdict: `HOLDS`, `FAILS`, `OPEN` or `UNTESTED`.
-        pairs: first, second, difference, low, high, p_value, n, basis ("folds" or "users"), p_holm.
+        pairs: first, second, difference, low, high, p_value, n, basis (see `difference`), p_holm.
     """
 
     verdict: str
@@ -82,24 +81,17 @@ def judge(df: pd.DataFrame, pairs: Iterable[tuple[str, str]], metric: str = "ndc
 
 
 def judge_truncation(df: pd.DataFrame, models: Iterable[str], metric: str = "hr@20") -> Verdict:
-    """Whether truncated sequences make every one of these models worse.
+    """Whether truncated sequences make every one of these models worse for the same users.
 
-    The variants have their own users, so nothing is paired. With five folds of both the interval is
-    Welch's over folds, with fewer the bootstrap over users; there is no correction for the number
-    of models.
+    It compares the users who are in both variants, with the interval of
+    `comparison.truncation_effect`; there is no correction for the number of models.
     """
-    df = df[df["model"].isin(list(models))]
-    users = truncation_effect(df, (metric,)).set_index("model")
-    folds = compare_variants(df, (metric,), "original", "truncated").set_index("model")
-    rows = []
-    for model, r in users.iterrows():
-        enough = r["folds"] >= ENOUGH_FOLDS
-        found = tuple(folds.loc[model, ["difference", "low", "high"]]) if enough else (
-            -r["difference"], -r["difference_high"], -r["difference_low"])
-        rows.append((f"{model}, original", f"{model}, truncated", *found, r["folds"],
-                     "folds" if enough else "users"))
-    pairs = pd.DataFrame(rows, columns=["first", "second", "difference", "low", "high", "n",
-                                        "basis"])
+    effect = truncation_effect(df[df["model"].isin(list(models))], (metric,))
+    effect = effect[effect["users"] > 1]
+    pairs = pd.DataFrame({
+        "first": effect["model"] + ", original", "second": effect["model"] + ", truncated",
+        "difference": -effect["same"], "low": -effect["same_high"], "high": -effect["same_low"],
+        "n": effect["users"], "basis": "same users"})
     apart = (pairs["low"] > 0) | (pairs["high"] < 0)
     return Verdict(_verdict(pairs["difference"], apart), pairs)
 

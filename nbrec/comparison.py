@@ -5,6 +5,7 @@ Everything here reads a table of `records.load_records` and returns a table or a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
@@ -35,34 +36,43 @@ OVERVIEWS = {"original": "5.1", "truncated": "5.2"}  # variant: table
 def truncation_effect(
     df: pd.DataFrame, metrics: Iterable[str] = ("hr@20",), n: int = 2000, seed: int = 0,
 ) -> pd.DataFrame:
-    """What truncation does to each model, with 95% bootstrap intervals over the users.
+    """What truncation does to each model, on all test users and on those of both variants.
 
-    The variants have their own test users and targets, so users are drawn for each on their own.
-    Unlike `compare_variants` it does with one fold of each, and takes the trained models as given.
+    Cutting off the first films leaves the last one alone, so a user who is in both variants has the
+    same target in both, and the two ranks are a pair. Other users are in one variant only: short
+    histories leave, histories that were too long enter. A comparison of the two means, such as the
+    thesis's, mixes truncation with this exchange.
 
     Args:
         df: of `load_records`, one profile and dataset.
         metrics: such as "hr@20" or "ndcg@20".
-        n: number of resamples.
+        n: number of resamples for the intervals of the two means and of their difference, which
+            take the trained models as given.
 
     Returns:
-        metric, model, three means over users with their intervals (original, original_low,
-        original_high, the same for truncated and for difference: truncated minus original), folds
-        (of the variant that has fewer), thesis (its difference; NaN for a model that it does not
-        have), for the models that have records of both variants.
+        For the models that have records of both variants: metric, model; three means over all users
+        with 95% bootstrap intervals over the users (original, original_low, original_high, the same
+        for truncated and for difference: truncated minus original); users (in both variants), same
+        (mean difference of those), same_low, same_high (95%, normal, its variance widened for
+        training parts that overlap by Nadeau and Bengio 2003, as in `statistics.paired_test`; NaN
+        with fewer than two users); left, entered (means of the users who are in the original, in
+        the truncated sequences only; NaN without any); folds (of the variant that has fewer),
+        thesis (its difference of means; NaN for a model that it does not have).
     """
     generator, rows, metrics = np.random.default_rng(seed), [], list(metrics)
     for model, part in df.groupby("model", sort=False):
-        paths = {v: part.loc[part["variant"] == v, "path"] for v in OVERVIEWS}
-        if not all(map(len, paths.values())):
+        parts = {v: part[part["variant"] == v] for v in OVERVIEWS}
+        if not all(map(len, parts.values())):
             continue
-        ranks = {v: np.concatenate([read_record(path)["ranks"] for path in paths[v]])
-                 for v in OVERVIEWS}
+        ranks = {v: _ranks_by_user(own["path"]) for v, own in parts.items()}
+        share = (part["n_test"] / part["n_train"]).mean()
         for metric in metrics:
-            row = {"metric": metric, "model": model, "folds": min(map(len, paths.values()))}
+            row = {"metric": metric, "model": model, "folds": min(map(len, parts.values()))}
             mean, drawn = {}, {}
+            own = {v: pd.Series(user_values(metric, r.to_numpy()), r.index)
+                   for v, r in ranks.items()}
             for v in OVERVIEWS:
-                values, counts = np.unique(user_values(metric, ranks[v]), return_counts=True)
+                values, counts = np.unique(own[v], return_counts=True)
                 times = generator.multinomial(counts.sum(), counts / counts.sum(), size=n)
                 mean[v], drawn[v] = counts @ values / counts.sum(), times @ values / counts.sum()
             for source in (mean, drawn):
@@ -70,14 +80,28 @@ def truncation_effect(
             for name, means in drawn.items():
                 row[name] = float(mean[name])
                 row[f"{name}_low"], row[f"{name}_high"] = np.quantile(means, [0.025, 0.975])
+            d = (own["truncated"] - own["original"]).dropna()
+            half = 1.96 * d.std() * math.sqrt((1 + row["folds"] * share) / len(d)) if len(d) else 0
+            row |= {"users": len(d), "same": d.mean(), "same_low": d.mean() - half,
+                    "same_high": d.mean() + half,
+                    "left": own["original"].drop(d.index).mean(),
+                    "entered": own["truncated"].drop(d.index).mean()}
             rows.append(row)
-    quantities = [f"{q}{end}" for q in (*OVERVIEWS, "difference") for end in ("", "_low", "_high")]
-    out = pd.DataFrame(rows, columns=["metric", "model", *quantities, "folds"])
+    quantities = [f"{q}{end}" for q in (*OVERVIEWS, "difference", "same")
+                  for end in ("", "_low", "_high")]
+    out = pd.DataFrame(rows, columns=["metric", "model", *quantities, "users", "left", "entered",
+                                      "folds"])
     there = {m: _corrected("5.2", m) - _corrected("5.1", m)
              for m in metrics if m in THESIS_METRICS}
     out["thesis"] = [there[m].get(model, np.nan) if m in there else np.nan
                      for m, model in zip(out["metric"], out["model"], strict=True)]
     return out
+
+
+def _ranks_by_user(paths: Iterable[str]) -> pd.Series:
+    """The rank of each test user's target, by the user's id, over all these records."""
+    found = map(read_record, paths)
+    return pd.concat([pd.Series(record["ranks"], record["users"]) for record in found])
 
 
 # --- the thesis's printed numbers ----------------------------------------------------------------

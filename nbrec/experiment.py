@@ -174,6 +174,7 @@ def measures(result: Evaluation, train: Sequences, test: Sequences) -> dict[str,
             for k in metrics.KS
         },
         "personalisation": {k: round(v, 5) for k, v in personal.items()},
+        "users": test.users.tolist(),
         "ranks": ranks.tolist(),
         "ranks_with_seen": result.ranks_with_seen.tolist(),
         "history_lengths": (test.lengths - 1).tolist(),
@@ -389,7 +390,7 @@ def _valid_row(task: Task) -> dict[str, Any]:
     except ValueError as error:
         warnings.warn(f"{error} (this is done now)", stacklevel=3)
         return {}
-    if record["key"] != task.facts["key"] or "history_lengths" not in record:  # kept since later
+    if record["key"] != task.facts["key"]:
         return {}
     task.tidy()  # the process may have died between writing the record and doing this
     return records.flatten(record, task.path)

@@ -28,7 +28,7 @@ SCHEMA = 1  # raise it when the meaning of a field changes: older records are th
 IDENTITY = ["profile", "dataset", "model", "variant", "fold"]
 FIELDS = [
     *IDENTITY, "schema", "key", "seed", "settings", "data", "metrics", "personalisation",
-    "seconds", "ranks", "target_popularity", "popularity", "history", "provenance",
+    "seconds", "users", "ranks", "target_popularity", "popularity", "history", "provenance",
 ]
 PACKAGES = ["torch", "numpy", "pandas", "scipy", "nbrec"]
 

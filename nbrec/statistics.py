@@ -140,40 +140,6 @@ def compare_all(
     return out.sort_values("difference", ascending=False, kind="stable", ignore_index=True)
 
 
-def compare_variants(
-    df: pd.DataFrame, metrics: Iterable[str] = ("ndcg@20",), a: str = "truncated",
-    b: str = "original",
-) -> pd.DataFrame:
-    """Difference of each model between two variants of the sequences (a minus b).
-
-    The variants have their own users and folds, so nothing is paired: Welch's (1947) t interval,
-    in which the variance of either mean is widened as in `paired_test`.
-
-    Args:
-        df: of `load_records`, one profile and dataset.
-
-    Returns:
-        one row per metric and model that has at least two folds of both variants: metric, model,
-        the two means (named a and b), difference, low, high.
-    """
-    rows = []
-    for metric, model in product(metrics, df["model"].unique()):
-        parts = [df[(df["model"] == model) & (df["variant"] == v)] for v in (a, b)]
-        if min(map(len, parts)) < 2:
-            continue
-        mean = [part[metric].mean() for part in parts]
-        variance = np.array([
-            (1 / len(part) + (part["n_test"] / part["n_train"]).mean()) * part[metric].var()
-            for part in parts
-        ])
-        weight = (variance**2 / [len(part) - 1 for part in parts]).sum()
-        freedom = variance.sum() ** 2 / weight if weight else math.inf
-        half = stats.t.ppf(0.975, freedom) * math.sqrt(variance.sum())
-        gap = mean[0] - mean[1]
-        rows.append((metric, model, *mean, gap, gap - half, gap + half))
-    return pd.DataFrame(rows, columns=["metric", "model", a, b, "difference", "low", "high"])
-
-
 def paired_ranks(
     df: pd.DataFrame, a: str, b: str, variant: str = "original"
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -192,7 +158,9 @@ def user_values(metric: str, ranks: np.ndarray) -> np.ndarray:
     return function(np.asarray(ranks), int(k))
 
 
-def bootstrap_difference(a: np.ndarray, b: np.ndarray, n: int = 2000, seed: int = 0) -> Difference:
+def bootstrap_difference(
+    a: np.ndarray, b: np.ndarray, n: int = 10_000, seed: int = 0
+) -> Difference:
     """Percentile bootstrap over users of the difference of two means (Efron and Tibshirani 1993).
 
     Args:
@@ -202,6 +170,7 @@ def bootstrap_difference(a: np.ndarray, b: np.ndarray, n: int = 2000, seed: int 
 
     Returns:
         Difference; its p_value is twice the smaller share of resamples on either side of zero.
+        The sample itself counts as one of them, so it is never below 2 / (n + 1).
     """
     d = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     if d.ndim != 1 or len(d) == 0:
@@ -213,7 +182,7 @@ def bootstrap_difference(a: np.ndarray, b: np.ndarray, n: int = 2000, seed: int 
     draws = np.random.default_rng(seed).multinomial(len(d), counts / len(d), size=n)
     means = draws @ values / len(d)
     low, high = np.quantile(means, [0.025, 0.975])
-    p_value = min(1.0, 2 * min(np.mean(means <= 0), np.mean(means >= 0)))
+    p_value = min(1.0, 2 * (1 + min(np.sum(means <= 0), np.sum(means >= 0))) / (n + 1))
     return Difference(float(d.mean()), float(low), float(high), float(p_value), len(d))
 
 

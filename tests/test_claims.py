@@ -61,17 +61,22 @@ def test_truncation(tmp_path, folds):
     rng = np.random.default_rng(0)
     for fold in range(folds):
         near, far = rng.integers(1, 30, 200), rng.integers(1, 90, 200)
-        for model, cut in (("falls", far), ("stays", near[::-1])):
-            save(tmp_path, model=model, fold=fold, ranks=near)
-            save(tmp_path, model=model, fold=fold, ranks=cut, variant="truncated")
+        users = 200 * fold + np.arange(200)
+        # "mixed" hits the same users as before, and others enter whom it does not hit.
+        enter, poor = 9_000 + users, np.full(200, 80)
+        for model, who, cut in (
+                ("falls", users, far), ("stays", users, near), ("rises", users, near // 2 + 1),
+                ("mixed", [*users, *enter], [*near, *poor])):
+            save(tmp_path, model=model, fold=fold, ranks=near, users=users)
+            save(tmp_path, model=model, fold=fold, ranks=cut, users=who, variant="truncated")
     save(tmp_path, model="whole", ranks=near)
     df = records.load_records(tmp_path)
-    for model, verdict in (("falls", claims.HOLDS), ("stays", claims.OPEN),
-                           ("whole", claims.UNTESTED)):
+    for model, verdict in (("falls", claims.HOLDS), ("stays", claims.OPEN), ("mixed", claims.OPEN),
+                           ("rises", claims.FAILS), ("whole", claims.UNTESTED)):
         assert claims.judge_truncation(df, [model]).verdict == verdict
     assert claims.judge_truncation(df, ["falls", "stays"]).verdict == claims.OPEN
     pair = claims.judge_truncation(df, ["falls"]).pairs.iloc[0]
     mean = df[df["model"] == "falls"].groupby("variant")["hr@20"].mean()
     assert pair["difference"] == pytest.approx(mean["original"] - mean["truncated"])
     assert 0 < pair["low"] < pair["difference"] < pair["high"]
-    assert pair["basis"] == ("folds" if folds == 5 else "users") and pair["n"] == folds
+    assert pair["basis"] == "same users" and pair["n"] == 200 * folds

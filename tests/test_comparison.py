@@ -138,6 +138,24 @@ def test_truncation_effect_by_hand_and_beside_the_thesis(tmp_path):
     assert math.isnan(row["thesis"])
 
 
+def test_truncation_compares_the_users_of_both_variants_with_themselves(tmp_path):
+    # Users 3 to 8 are in both variants, in other folds and another order. Hits at 20, by hand.
+    runs = {"original": [((1, 3, 5, 7), (1, 30, 2, 3)), ((2, 4, 6, 8), (9, 4, 5, 99))],
+            "truncated": [((8, 7, 6), (1, 50, 50)), ((9, 5, 4, 3), (50, 1, 50, 60))]}
+    for variant, folds in runs.items():
+        for fold, (users, ranks) in enumerate(folds):
+            save(tmp_path, fold=fold, users=users, ranks=ranks, variant=variant)
+    [row] = comparison.truncation_effect(records.load_records(tmp_path)).to_dict("records")
+    d = np.array([0, -1, 0, -1, -1, 1])  # users 3 to 8
+    assert (row["users"], row["same"]) == (6, pytest.approx(d.mean()))
+    # Two folds, test parts of 4, 4, 3 and 4 users for 80 to train with.
+    half = 1.96 * d.std(ddof=1) * math.sqrt((1 + 2 * 3.75 / 80) / 6)
+    assert (row["same_low"], row["same_high"]) == pytest.approx(
+        (row["same"] - half, row["same"] + half))
+    assert (row["left"], row["entered"]) == (1, 0)  # users 1 and 2; user 9
+    assert row["difference"] == pytest.approx(2 / 7 - 6 / 8)
+
+
 def test_pairs_of_the_thesis_have_its_direction():
     df = several(**{m: [0.1] for m in ("gat", "mamba", "item-knn", "ease", "transformer")})
     assert comparison.thesis_pairs(df) == [

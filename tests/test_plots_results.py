@@ -147,6 +147,8 @@ def effect():
     df = pd.DataFrame(rows, columns=["model", "original", "truncated", "difference", "thesis"])
     for part in ("original", "truncated", "difference"):
         df[f"{part}_low"], df[f"{part}_high"] = df[part] - 0.02, df[part] + 0.03
+    df["same"] = df["difference"] + 0.03
+    df["same_low"], df["same_high"] = df["same"] - 0.01, df["same"] + 0.01
     return df.assign(metric="hr@20", folds=2)
 
 
@@ -164,8 +166,11 @@ def test_truncation_draws_both_means_and_the_thesis_beside_the_difference():
     assert hollow.get_xdata()[[0, 2]].tolist() == [-0.002, -0.086]
     assert np.isnan(hollow.get_xdata()[1]) and to_rgb(hollow.get_markerfacecolor()) == (1, 1, 1)
     assert list(zero.get_xdata()) == [0, 0]
-    points = [line.get_xydata()[0].tolist() for line in right.lines[1:6:2]]
-    assert points == [[0.01, 0], [-0.03, 1], [-0.07, 2]]
+    bars, same, means = (np.array([line.get_xdata() for line in right.lines[start:9:3]])
+                         for start in range(3))
+    assert np.allclose(bars, [[0.03, 0.05], [-0.01, 0.01], [-0.05, -0.03]])
+    assert np.allclose(same.ravel(), [0.04, 0, -0.04])
+    assert np.allclose(means.ravel(), [0.01, -0.03, -0.07])
     assert inside(fig)
     with pytest.raises(ValueError, match="ndcg@20"):
         plots.truncation_effect(effect(), "ndcg@20")

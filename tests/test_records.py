@@ -23,7 +23,7 @@ def record(model="item-knn", fold=0, variant="original", ranks=(1, 5, 400), hist
         "metrics": {f"hr@{k}": float(np.mean(np.array(ranks) <= k)) for k in (1, 20, 100, 300)},
         "personalisation": {"mean_popularity": 100.0, "stars": 2},
         "seconds": {"fit": 1.5, "score": 0.25},
-        "ranks": ranks, "target_popularity": [10.0] * len(ranks),
+        "users": list(range(len(ranks))), "ranks": ranks, "target_popularity": [10.0] * len(ranks),
         "popularity": {"recommended": [[1.0, 3], [100.0, 1]], "behaviour": [[0, 1], [2.0, 2]]},
         "history": history,
         "provenance": {"commit": None, "dirty": None, "device": "cpu", "cpu": "abacus",

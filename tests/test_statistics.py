@@ -151,34 +151,6 @@ def test_a_model_with_some_folds_is_compared_on_those():
     assert none.empty and "p_holm" in none and "told_apart" in none
 
 
-def test_variants_are_compared_as_welch_does():
-    from scipy.stats import ttest_ind
-
-    rng = np.random.default_rng(2)
-    a, b = rng.normal(0.2, 0.02, 10), rng.normal(0.25, 0.05, 7)
-    parts = [frame(v, [], n_test=0).assign(variant=name)
-             for name, v in (("truncated", a), ("original", b))]
-    [row] = statistics.compare_variants(pd.concat(parts)).to_dict("records")
-    plain = ttest_ind(a, b, equal_var=False).confidence_interval()  # no test users, no widening
-    assert (row["low"], row["high"]) == pytest.approx((plain.low, plain.high))
-    assert row["difference"] == pytest.approx(a.mean() - b.mean())
-    assert (row["truncated"], row["original"]) == pytest.approx((a.mean(), b.mean()))
-
-
-def test_variants_by_hand_with_the_correction():
-    # Three folds each, s^2 = 0.01 and 0.04: variances (1/3 + 1/8) s^2 = 0.0045833, 0.0183333.
-    # Freedom: (1 + 4)^2 / (1^2/2 + 4^2/2) = 25 / 8.5 = 2.941: between two and three.
-    parts = [frame([0.1, 0.2, 0.3], [0.4]).assign(variant="truncated"),
-             frame([0.2, 0.4, 0.6], [0.4, 0.5]).assign(variant="original")]
-    out = statistics.compare_variants(pd.concat(parts))
-    assert out["model"].tolist() == ["a"]  # b has but one fold of one variant
-    from scipy.stats import t
-    half = t.ppf(0.975, 25 / 8.5) * math.sqrt(0.0045833333 + 0.0183333333)
-    assert out.loc[0, ["difference", "low", "high"]].tolist() == pytest.approx(
-        [-0.2, -0.2 - half, -0.2 + half], abs=1e-8)
-    assert 3.182 < t.ppf(0.975, 25 / 8.5) < 4.303
-
-
 # --- groups of users -----------------------------------------------------------------------------
 
 

@@ -192,10 +192,13 @@ def rank_agreement(agreement: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def truncation_effect(effect: pd.DataFrame, metric: str = "hr@20") -> Figure:
-    """A metric on original and truncated sequences, and the difference, with 95% intervals.
+    """A metric on original and truncated sequences, and two differences, with 95% intervals.
+
+    The marker is the difference for the users who are in both variants, the upright line that of
+    the two means, which are of other users in part.
 
     Args:
-        effect: of `comparison.truncation_effect`; the largest loss stands on top.
+        effect: of `comparison.truncation_effect`; the largest loss of all users on top.
         metric: one that is in it.
     """
     rows = effect[effect["metric"] == metric].sort_values("difference", ascending=False)
@@ -212,9 +215,10 @@ def truncation_effect(effect: pd.DataFrame, metric: str = "hr@20") -> Figure:
             left.plot(row[part], y, marker if part == "truncated" else "|", color=colour,
                       markersize=6.5 if part == "truncated" else 11, markeredgewidth=1.8
                       if part == "original" else 1)
-        right.plot([row["difference_low"], row["difference_high"]], [place, place], color=colour,
+        right.plot([row["same_low"], row["same_high"]], [place, place], color=colour,
                    linewidth=2.2, alpha=0.55, solid_capstyle="round")
-        right.plot(row["difference"], place, marker, color=colour, markersize=7)
+        right.plot(row["same"], place, marker, color=colour, markersize=7)
+        right.plot(row["difference"], place, "|", color=colour, markersize=11, markeredgewidth=1.8)
     right.plot(rows["thesis"], range(len(rows)), "o", markerfacecolor=PAPER, markeredgecolor=INK,
                markeredgewidth=1.2, markersize=6.5, linestyle="none", zorder=4)
     right.axvline(0, color=MUTED, linewidth=0.9)
@@ -225,8 +229,8 @@ def truncation_effect(effect: pd.DataFrame, metric: str = "hr@20") -> Figure:
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="y", visible=False)
     handles = [plt.Line2D([], [], color=MUTED, marker="|", markersize=11, markeredgewidth=1.8,
-                          label="original"),
-               plt.Line2D([], [], color=MUTED, marker="o", label="truncated, difference"),
+                          linestyle="none", label="original; all users"),
+               plt.Line2D([], [], color=MUTED, marker="o", label="truncated; same users"),
                plt.Line2D([], [], color=INK, marker="o", markerfacecolor=PAPER, linestyle="none",
                           label="thesis")]
     fig.legend(handles=handles, loc="outside upper right", ncols=3)
