@@ -37,6 +37,19 @@ rows = st.lists(st.tuples(st.integers(1, 5), st.integers(1, 9), st.sampled_from(
                 unique_by=lambda row: row[:2])
 
 
+@given(rows, st.integers(1, 4))
+def test_a_cut_at_the_beginning_leaves_each_target(rows, cut):
+    # What a comparison of whole and truncated sequences on the same users rests on.
+    ratings = pd.DataFrame(rows, columns=["userId", "movieId", "rating", "timestamp"])
+    targets = {}
+    for n in (0, cut):
+        if slow(ratings, settings := SequenceSettings(1, 6, n, min_rating=3.0)):
+            made = build_sequences(ratings, settings)
+            targets[n] = dict(zip(made.users, made.catalogue[made.targets()], strict=True))
+    both = targets.get(0, {}).keys() & targets.get(cut, {}).keys()
+    assert {u: targets[0][u] for u in both} == {u: targets[cut][u] for u in both}
+
+
 @given(rows, st.integers(0, 3), st.integers(1, 3), st.integers(3, 8))
 def test_equals_the_slow_way(rows, cut, shortest, longest):
     ratings = pd.DataFrame(rows, columns=["userId", "movieId", "rating", "timestamp"])
