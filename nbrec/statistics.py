@@ -159,7 +159,7 @@ def user_values(metric: str, ranks: np.ndarray) -> np.ndarray:
 
 
 def bootstrap_difference(
-    a: np.ndarray, b: np.ndarray, n: int = 10_000, seed: int = 0
+    a: np.ndarray, b: np.ndarray, n: int = 4_000, seed: int = 0
 ) -> Difference:
     """Percentile bootstrap over users of the difference of two means (Efron and Tibshirani 1993).
 
