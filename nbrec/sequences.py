@@ -113,20 +113,28 @@ class Sequences:
             self.users, self.items[rows], _offsets(lengths), self.catalogue, self.funnel
         )
 
-    def pieces(self, n: int) -> Sequences:
-        """Cut so that every item but a user's first is a target once, with up to n items before it.
+    def pieces(self, n: int) -> tuple[Sequences, np.ndarray]:
+        """Cut into pieces of at most n + 1 items: every item but a user's first is a target once.
 
-        A piece has at most n + 1 items. The last item of one is the first of the next, and a user's
-        first piece is the short one. A user has as many rows as pieces.
+        A user's first piece begins with the first item. Each later one has n + 1 items, of which
+        only the last ceil(n / 2) are targets: those before them are targets of earlier pieces and
+        stand there as context, so that no target far into a history is predicted from less than
+        half of what the model may see.
+
+        Returns:
+            The pieces, as many rows for a user as there are pieces; and int64 (pieces,), how many
+            items after the first are no targets of that piece.
         """
-        counts = -(-(self.lengths - 1) // n)
-        owner = np.repeat(np.arange(len(self)), counts)
-        after = np.cumsum(counts)[owner] - 1 - np.arange(len(owner))  # pieces of the user to come
-        ends = self.lengths[owner] - n * after
-        starts = np.maximum(ends - n - 1, 0)
+        new = -(-n // 2)
+        later = -(-np.maximum(self.lengths - 1 - n, 0) // new)  # pieces after a user's first
+        owner = np.repeat(np.arange(len(self)), later + 1)
+        to_come = np.cumsum(later + 1)[owner] - 1 - np.arange(len(owner))
+        ends = self.lengths[owner] - new * to_come
+        starts = np.where(to_come < later[owner], ends - n - 1, 0)
         rows = _ranges(self.offsets[owner] + starts, ends - starts)
-        return Sequences(self.users[owner], self.items[rows], _offsets(ends - starts),
-                         self.catalogue, self.funnel)
+        pieces = Sequences(self.users[owner], self.items[rows], _offsets(ends - starts),
+                           self.catalogue, self.funnel)
+        return pieces, np.where(starts > 0, n - new, 0)
 
     def histories(self) -> list[np.ndarray]:
         """What a model may see in evaluation: each sequence without its last item."""

@@ -43,8 +43,8 @@ class TrainSettings:
         stop_on: what early stopping watches on the validation part: "loss", the mean over all
             positions, or "ndcg@10", 1 - NDCG@10 of each sequence's last item, seen items left out;
             with "ndcg@10 with seen" they are ranked, too. Graph models have a rule of their own.
-        every_item: whether sequences that are longer than the model's history are cut into pieces,
-            so that all their items are targets, and not the last ones only.
+        every_item: whether sequences that are longer than the model's history are cut into pieces
+            (`Sequences.pieces`), so that all their items are targets, and not the last ones only.
         groups: a batch passes through the model in this many groups of similar length.
         precision: "fp32", "bf16", "fp16", or "auto": fp32 on a CPU, bf16 on a GPU that has it,
             otherwise fp16 with loss scaling.
@@ -166,13 +166,14 @@ def fit(model: NextItemModel | GraphModel, train: Sequences, validation: Sequenc
         if (model.late is None) != (users is None):
             raise ValueError("a model with late fusion needs the vectors of the users, and only "
                              f"that: got late={model.late}, users={type(users).__name__}")
+        context = None
         if settings.every_item:
             if users is not None:
                 raise ValueError("every_item=True: the vectors of the users belong to whole "
                                  "sequences; train a model with late fusion without it")
-            train = train.pieces(model.max_length)
+            train, context = train.pieces(model.max_length)
         early = {} if model.early is None else {"contexts": model.early.digest()}
-        run = Run(model, settings, data | early, users)
+        run = Run(model, settings, data | early, users, context)
     if checkpoint is not None and Path(checkpoint).exists():
         run.load(Path(checkpoint))
     bar = tqdm(total=settings.max_epochs, initial=len(run.history.seconds), unit="epoch",
@@ -192,18 +193,22 @@ def fit(model: NextItemModel | GraphModel, train: Sequences, validation: Sequenc
     return run.history
 
 
-def batches(sequences: Sequences, order: np.ndarray, batch_size: int, groups: int, max_length: int
+def batches(sequences: Sequences, order: np.ndarray, batch_size: int, groups: int,
+            max_length: int, context: np.ndarray | None = None
             ) -> Iterator[list[tuple[np.ndarray, ...]]]:
     """Cut users into batches, and each batch into groups of similar length.
 
     Args:
         order: int (U,), positions of the users in the order in which they are used.
         max_length: longest input; of longer sequences the last items are used.
+        context: int (U,), the number of first inputs of each user after which no item is asked
+            for; 0 by default.
 
     Yields:
-        For each batch a list of groups (items, real, places, targets): int64 (b, L) inputs padded
-        on the right, bool (b, L) which of them are real, and for each real input, row by row,
-        int64 (T,) its place in ``sequences.items`` and int64 (T,) the item after it.
+        For each batch a list of groups (items, asked, places, targets): int64 (b, L) inputs padded
+        on the right, bool (b, L) after which of them the next item is asked for, and for each of
+        these, row by row, int64 (T,) its place in ``sequences.items`` and int64 (T,) the item
+        after it.
     """
     for start in range(0, len(order), batch_size):
         users = order[start : start + batch_size]
@@ -216,8 +221,11 @@ def batches(sequences: Sequences, order: np.ndarray, batch_size: int, groups: in
             real = np.arange(length.max()) < length[:, None]
             rows = first[:, None] + np.arange(length.max())
             items = np.where(real, sequences.items[np.where(real, rows, 0)], 0)
-            places = rows[real]
-            batch.append((items.astype(np.int64), real, places,
+            asked = real
+            if context is not None:
+                asked = real & (np.arange(length.max()) >= context[users[part], None])
+            places = rows[asked]
+            batch.append((items.astype(np.int64), asked, places,
                           sequences.items[places + 1].astype(np.int64)))
         yield batch
 
@@ -227,10 +235,12 @@ class Run:
 
     def __init__(self, model: NextItemModel, settings: TrainSettings,
                  data: dict[str, str] | None = None,
-                 users: tuple[np.ndarray, np.ndarray] | None = None):
+                 users: tuple[np.ndarray, np.ndarray] | None = None,
+                 context: np.ndarray | None = None):
         self.model, self.settings = model, settings
         self.data = data or {}  # digests of the sequences
         self.users = users
+        self.context = context  # of the training part, as in `batches`
         self.device = settings.resolved_device()
         self.dtype = settings.autocast_dtype()
         self.optimizer = torch.optim.AdamW(
@@ -245,7 +255,7 @@ class Run:
     def train_batches(self, train: Sequences, rng: np.random.Generator) -> Iterator[list]:
         """Every sequence once, in random order; the last array of a group has the targets."""
         return batches(train, rng.permutation(len(train)), self.settings.batch_size,
-                       self.settings.groups, self.model.max_length)
+                       self.settings.groups, self.model.max_length, self.context)
 
     def validation_batches(self, validation: Sequences) -> Iterator[list]:
         """Every sequence once, neighbours of similar length."""
@@ -254,8 +264,8 @@ class Run:
 
     def loss(self, group: tuple[np.ndarray, ...]) -> Tensor:
         """The summed loss of a group."""
-        items, real, places, targets = (torch.from_numpy(a).to(self.device) for a in group)
-        hidden = self.model(items)[real]
+        items, asked, places, targets = (torch.from_numpy(a).to(self.device) for a in group)
+        hidden = self.model(items)[asked]
         if self.model.late is not None:
             part = torch.from_numpy(self.users[0 if self.model.training else 1])
             hidden = self.model.late(hidden, part[places.cpu()].to(self.device))

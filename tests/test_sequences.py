@@ -276,12 +276,12 @@ def test_leaving_out_the_last_items_by_hand():
 def test_pieces_have_every_target_once_with_what_stands_before_it(lengths, n):
     sequences = Sequences(np.arange(len(lengths)), np.arange(sum(lengths), dtype=np.int32),
                           np.concatenate(([0], np.cumsum(lengths))), np.arange(sum(lengths)))
-    pieces = sequences.pieces(n)
+    pieces, context = sequences.pieces(n)
     assert pieces.lengths.min() >= 2 and pieces.lengths.max() <= n + 1
-    targets = np.concatenate([pieces[p][1:] for p in range(len(pieces))])
+    targets = np.concatenate([pieces[p][1 + context[p]:] for p in range(len(pieces))])
     assert targets.tolist() == [i for u in range(len(lengths)) for i in sequences[u][1:]]
     assert all((np.diff(pieces[p]) == 1).all() for p in range(len(pieces)))
-    assert pieces.users.tolist() == [u for u, m in enumerate(lengths)
-                                     for _ in range(-(-(m - 1) // n))]
-    short = pieces.lengths < n + 1
-    assert (np.diff(pieces.users, prepend=-1) > 0)[short].all()  # a user's first piece, or none
+    for p, user in enumerate(pieces.users):
+        whole = pieces[p][0] == sequences[user][0]  # the first piece: all that stands before
+        assert len(pieces[p]) - 1 - context[p] <= (n if whole else -(-n // 2))
+        assert context[p] == (0 if whole else n // 2)
