@@ -14,6 +14,7 @@ import pandas as pd
 from nbrec import statistics
 from nbrec.records import histories, read_record
 
+UNNAMED = {"train_share": 1.0, "every_item": False}  # what a record that does not say it has
 LABEL = re.compile(r"(.+)-([a-z]\w*)-([-+.\de]+)")  # model, setting, value
 
 
@@ -99,7 +100,7 @@ def tried(df: pd.DataFrame, names: Iterable[str] = ("ndcg@20",)) -> pd.DataFrame
         base, usual = df[df["model"] == model], None
         if len(base):
             kept = read_record(base["path"].iloc[0])["settings"]["model"]
-            usual = float(kept.get(setting, 1.0))  # a share of the users that is not named is all
+            usual = float(kept[setting] if setting in kept else UNNAMED[setting])
             runs[usual] = base
         for value in sorted(runs):
             for name in names:

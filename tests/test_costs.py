@@ -106,7 +106,7 @@ def test_tried_settings_by_hand(tmp_path):
     assert width["gap"].tolist() == [-0.25, 0, 0.25]
     assert width["steady"].tolist() == [2 + 1, 2 * 6 + 1, 3 * 9 + 1]
     assert width["epochs"].tolist() == [1, 2, 3] and set(width["n"]) == {4}
-    # One user in four differs: of 2,000 resamples (3/4)^4 = 32% have no such user.
+    # One user in four differs: of the resamples (3/4)^4 = 32% have no such user.
     assert width.loc[128, ["gap_low", "gap_high"]].tolist() == [0, 0.75]
     assert width.loc[64, ["gap_low", "gap_high"]].tolist() == [0, 0]
     rate = t[(t["setting"] == "learning_rate") & (t["metric"] == "hr@20")]
@@ -121,6 +121,13 @@ def test_a_share_of_the_users_is_all_where_none_is_named(tmp_path):
     run(tmp_path, "transformer-train_share-0.1", seconds=[1])
     t = costs.tried(records.load_records(tmp_path))
     assert t[["value", "chosen"]].to_numpy().tolist() == [[0.1, False], [1.0, True]]
+
+
+def test_a_setting_that_records_leave_out_when_off_counts_as_zero(tmp_path):
+    run(tmp_path, "sasrec", seconds=[1], settings={"d_model": 8})
+    run(tmp_path, "sasrec-every_item-1", seconds=[1])
+    t = costs.tried(records.load_records(tmp_path))
+    assert t[["value", "chosen"]].to_numpy().tolist() == [[0.0, True], [1.0, False]]
 
 
 def test_without_the_model_as_it_is_there_is_no_gap(tmp_path):
