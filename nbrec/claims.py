@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from nbrec.comparison import truncation_effect
 from nbrec.statistics import (
@@ -80,20 +81,25 @@ def judge(df: pd.DataFrame, pairs: Iterable[tuple[str, str]], metric: str = "ndc
     return Verdict(_verdict(table["difference"], table["p_holm"] < level), table)
 
 
-def judge_truncation(df: pd.DataFrame, models: Iterable[str], metric: str = "hr@20") -> Verdict:
+def judge_truncation(df: pd.DataFrame, models: Iterable[str], metric: str = "hr@20",
+                     level: float = 0.05) -> Verdict:
     """Whether truncated sequences make every one of these models worse for the same users.
 
     It compares the users who are in both variants, with the interval of
-    `comparison.truncation_effect`; there is no correction for the number of models.
+    `comparison.truncation_effect` and Holm's correction over the models.
     """
     effect = truncation_effect(df[df["model"].isin(list(models))], (metric,))
-    effect = effect[effect["users"] > 1]
+    effect = effect[effect["users"] > 1].astype({"same": float, "same_low": float,
+                                                 "same_high": float})
+    error = (effect["same_high"] - effect["same_low"]) / (2 * 1.96)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p_value = 2 * stats.norm.sf(effect["same"].abs() / error)
     pairs = pd.DataFrame({
         "first": effect["model"] + ", original", "second": effect["model"] + ", truncated",
         "difference": -effect["same"], "low": -effect["same_high"], "high": -effect["same_low"],
-        "n": effect["users"], "basis": "same users"})
-    apart = (pairs["low"] > 0) | (pairs["high"] < 0)
-    return Verdict(_verdict(pairs["difference"], apart), pairs)
+        "p_value": np.nan_to_num(p_value, nan=1.0), "n": effect["users"], "basis": "same users"})
+    pairs["p_holm"] = holm(pairs["p_value"])
+    return Verdict(_verdict(pairs["difference"], pairs["p_holm"] < level), pairs)
 
 
 def _common_folds(df: pd.DataFrame, a: str, b: str, variant: str) -> int:

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from test_records import save
 from test_statistics import frame
 
@@ -80,3 +81,9 @@ def test_truncation(tmp_path, folds):
     assert pair["difference"] == pytest.approx(mean["original"] - mean["truncated"])
     assert 0 < pair["low"] < pair["difference"] < pair["high"]
     assert pair["basis"] == "same users" and pair["n"] == 200 * folds
+    # A p-value of 0.05 is where the 95% interval ends at zero; Holm doubles the smaller of two.
+    assert pair["p_value"] == pytest.approx(
+        2 * stats.norm.sf(1.96 * pair["difference"] / (pair["high"] - pair["difference"])))
+    two = claims.judge_truncation(df, ["falls", "stays"]).pairs
+    assert two["p_holm"].tolist() == pytest.approx([2 * pair["p_value"], 1.0])
+    assert claims.judge_truncation(df, ["falls"], level=pair["p_value"]).verdict == claims.OPEN
