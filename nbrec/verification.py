@@ -92,8 +92,8 @@ def compare(users: pd.DataFrame) -> pd.DataFrame:
                   "difference", "reach", "verdict", "source"]]
 
 
-def sampled_hit_rate(ranks: np.ndarray, candidates: int, negatives: int = 100, k: int = 10
-                     ) -> float:
+def sampled_hit_rate(ranks: np.ndarray, candidates: int | np.ndarray, negatives: int = 100,
+                     k: int = 10) -> float:
     """The HR@k that the same model would report against a sample of items.
 
     The target is ranked among `negatives` items drawn uniformly without return, as many papers do
@@ -102,15 +102,16 @@ def sampled_hit_rate(ranks: np.ndarray, candidates: int, negatives: int = 100, k
 
     Args:
         ranks: int (U,), ranks among all candidates, 1 is best.
-        candidates: the number of items that were ranked, the target included.
+        candidates: the number of items that were ranked, the target included; one, or int (U,).
         negatives: how many are drawn, at most candidates - 1.
 
     Raises:
         ValueError: there are not so many items to draw.
     """
-    if not 0 < negatives < candidates:
-        raise ValueError(f"{negatives} negatives of {candidates} candidates: expected at least 1 "
-                         f"and at most {candidates - 1}")
+    fewest = np.min(candidates)
+    if not 0 < negatives < fewest:
+        raise ValueError(f"{negatives} negatives of {fewest} candidates: expected at least 1 "
+                         f"and at most {fewest - 1}")
     ahead = np.minimum(np.asarray(ranks), candidates) - 1
     return float(stats.hypergeom.cdf(k - 1, candidates - 1, ahead, negatives).mean())
 

@@ -51,8 +51,11 @@ def test_a_sample_flatters_as_drawing_it_shows():
     assert exact == pytest.approx(drawn, abs=0.01)
     assert exact > np.mean(ranks <= 10) + 0.04
     assert verification.sampled_hit_rate(ranks, n, n - 1) == np.mean(ranks <= 10)
+    each = [verification.sampled_hit_rate(ranks[i : i + 1], c) for i, c in ((1, 500), (2, 1000))]
+    both = verification.sampled_hit_rate(ranks[1:3], np.array([500, 1000]))
+    assert both == pytest.approx(np.mean(each)) and each[0] != each[1]
     with pytest.raises(ValueError, match="1000 negatives of 1000"):
-        verification.sampled_hit_rate(ranks, n, n)
+        verification.sampled_hit_rate(ranks, np.array([2000, n]), n)
 
 
 def test_published_numbers_name_our_models_and_sources():
