@@ -27,8 +27,9 @@ def steady(df: pd.DataFrame) -> pd.DataFrame:
     Returns:
         `df` with the columns epoch_seconds (of the fastest epoch), steady_fit, steady_context and
         steady (all of a run, scoring included). A model without epochs keeps its time. A context
-        takes as long as in its own runs, where there are any: those of the same fold, or their
-        mean.
+        takes as long as in its own runs, where there are any: the mean of a graph's; of an
+        encoder's, which reads each document once and keeps the vectors for later runs, the
+        shortest of those that encoded.
     """
     out, curves = df.copy(), histories(df)
     by = ["profile", "dataset", "model", "variant"]
@@ -54,25 +55,10 @@ def _contexts(df: pd.DataFrame, row: pd.Series) -> float:
     total = 0.0
     for name in names:
         runs = same[same["model"] == name]
-        fold = runs[runs["fold"] == row["fold"]]
-        total += (fold if len(fold) else runs)["steady_fit"].mean()
+        fits = runs["steady_fit"]
+        encoded = runs["epoch_seconds"].isna() & (fits > fits.max() / 2)
+        total += fits[encoded].min() if encoded.any() else fits.mean()
     return total
-
-
-def level(df: pd.DataFrame, metric: str = "ndcg@20") -> pd.DataFrame:
-    """Records with a metric as if every model had been run on every fold.
-
-    A fold with easy users is easy for all. So a value is taken for the sum of what the model does
-    and what the fold does (least squares), and the latter is taken off; over all folds it sums to
-    zero. Where every model has every fold the means stay as they are.
-
-    Args:
-        df: records of one profile, dataset and variant.
-    """
-    models, folds = (pd.get_dummies(df[name], dtype=float) for name in ("model", "fold"))
-    found, *_ = np.linalg.lstsq(np.hstack([models, folds]), df[metric].to_numpy(float))
-    effect = pd.Series(found[models.shape[1]:], folds.columns)
-    return df.assign(**{metric: df[metric] - df["fold"].map(effect - effect.mean())})
 
 
 def tried(df: pd.DataFrame, names: Iterable[str] = ("ndcg@20",)) -> pd.DataFrame:
