@@ -61,7 +61,7 @@ def figure(kind: str, run: str, metric: str, variant: str, models: tuple[str, ..
         return shared.svg(lambda: plots.critical_difference(
             found.ranks, found.critical_difference, found.groups, metric))
     if kind == "cost":
-        summary = statistics.summary(costs.level(costs.steady(df), metric), [metric, "steady"])
+        summary = statistics.summary(costs.complete(costs.steady(df)), [metric, "steady"])
         summary = summary.replace({"metric": {"steady": TIME}})
         return shared.svg(lambda: plots.accuracy_vs_time(summary, metric, TIME, variant))
     if kind == "truncation":

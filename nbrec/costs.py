@@ -61,6 +61,18 @@ def _contexts(df: pd.DataFrame, row: pd.Series) -> float:
     return total
 
 
+def complete(df: pd.DataFrame) -> pd.DataFrame:
+    """The records of the models that have every fold of their variant, so that all meet one crowd.
+
+    A model with a single fold, and the best of many such, would owe its place to luck.
+
+    Args:
+        df: of `records.load_records`, one profile and dataset.
+    """
+    folds = df.groupby(["variant", "model"])["fold"].transform("nunique")
+    return df[folds == df.groupby("variant")["fold"].transform("nunique")]
+
+
 def tried(df: pd.DataFrame, names: Iterable[str] = ("ndcg@20",)) -> pd.DataFrame:
     """One setting of a model changed at a time, beside the settings as they are.
 

@@ -75,6 +75,18 @@ def test_labels_of_changed_settings(label, parts):
     assert (match and match.groups()) == parts
 
 
+def test_a_model_without_some_fold_is_not_complete(tmp_path):
+    for variant, folds in (("original", 3), ("truncated", 2)):
+        for fold in range(folds):
+            run(tmp_path, "ease", fold=fold, variant=variant)
+            if fold != 2:
+                run(tmp_path, "svd", fold=fold, variant=variant)
+    whole = costs.complete(records.load_records(tmp_path))
+    assert sorted(zip(whole["variant"], whole["model"], whole["fold"], strict=True)) == [
+        *(("original", "ease", fold) for fold in range(3)),
+        *(("truncated", model, fold) for model in ("ease", "svd") for fold in range(2))]
+
+
 def test_tried_settings_by_hand(tmp_path):
     """Hits at 20 of four users: as it is 2, narrow 1 (a user lost), wide 3 (a user won)."""
     usual = {"d_model": 64, "learning_rate": 0.001}
