@@ -1,0 +1,163 @@
+"""What comes from outside is checked once, where it enters; all messages have one form.
+
+    SETTING=VALUE: expected WHAT; what to do
+
+The checks are vectorised and cost next to nothing beside what follows them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+
+def whole(name: str, value: Any, low: int = 0, high: int | None = None, none: bool = False) -> None:
+    """A setting that counts something.
+
+    Args:
+        name: of the setting, for the message.
+        value: what was given.
+        low, high: the bounds, both allowed; high None: no upper bound.
+        none: whether None is allowed, too.
+
+    Raises:
+        ValueError: it is no whole number (True and 2.0 are none), or out of its bounds.
+    """
+    if none and value is None:
+        return
+    right = isinstance(value, Integral) and not isinstance(value, bool | np.bool_)
+    if not right or value < low or (high is not None and value > high):
+        bounds = f"{low} or more" if high is None else f"{low} to {high}"
+        raise ValueError(f"{name}={value!r}: expected a whole number, {bounds}"
+                         + (", or None" if none else ""))
+
+
+def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf,
+           above: float | None = None, below: float | None = None, none: bool = False) -> None:
+    """A setting that measures something.
+
+    Args:
+        name, value, none: as in ``whole``.
+        low, high: bounds that are allowed.
+        above, below: bounds that are not allowed; in place of low and high.
+
+    Raises:
+        ValueError: it is not a finite number, or out of its bounds.
+    """
+    if none and value is None:
+        return
+    right = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+    right = right and math.isfinite(value) and low <= value <= high
+    right = right and (above is None or value > above) and (below is None or value < below)
+    if not right:
+        parts = [f"above {above:g}" if above is not None else
+                 f"{low:g} or more" if low > -math.inf else "",
+                 f"below {below:g}" if below is not None else
+                 f"at most {high:g}" if high < math.inf else ""]
+        bounds = " and ".join(filter(None, parts))
+        raise ValueError(f"{name}={value!r}: expected a number{' ' * bool(bounds)}{bounds}"
+                         + (", or None" if none else ""))
+
+
+def choice(name: str, value: Any, options: Iterable[Any]) -> None:
+    """A setting that names one of a few.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    options = list(options)
+    if value not in options:
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(str, options))}")
+
+
+def indices(values: Any, n: int, what: str = "catalogue index") -> np.ndarray:
+    """Whole numbers in 0..n-1, whatever integer type they come in.
+
+    Args:
+        values: array-like.
+        n: how many there are to choose from.
+        what: the name of one, for the message.
+
+    Returns:
+        the array, of its own integer type.
+
+    Raises:
+        ValueError: another type, or out of range; the message gives the first place.
+    """
+    array = np.asarray(values)
+    if not array.size:
+        return array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{what} of type {array.dtype} ({_short(array)}): expected whole numbers "
+                         f"in 0..{n - 1}")
+    if array.min() < 0 or array.max() >= n:
+        flat = array.ravel()
+        at = int(np.argmax((flat < 0) | (flat >= n)))
+        raise ValueError(f"{what} {flat[at]} at position {at}: expected 0..{n - 1}"
+                         + (MOVIE_IDS if what == "catalogue index" else ""))
+    return array
+
+
+MOVIE_IDS = "; if these are movieIds, give them to recommend, or make indices of them first"
+
+
+def histories(histories: Sequence[Any], n_items: int, empty: bool = False
+              ) -> tuple[np.ndarray, np.ndarray]:
+    """Many users' histories as one flat array, checked.
+
+    Args:
+        histories: for each user int (L,), catalogue indices in 0..n_items-1, oldest first.
+        n_items: size V of the catalogue.
+        empty: whether a history may be empty.
+
+    Returns:
+        int32 (M,), all items one after the other, and int64 (B + 1,), where each history begins.
+
+    Raises:
+        ValueError: it is not a list of histories, a history holds anything but indices of the
+            catalogue, or is empty where it may not be; the message gives history and position.
+    """
+    if isinstance(histories, np.ndarray) and histories.ndim == 1 and histories.dtype != object or (
+            not isinstance(histories, Sequence | np.ndarray)):
+        raise ValueError(f"histories={_short(histories)}: expected a list of histories, one array "
+                         "of catalogue indices a user; of a single history make [history]")
+    arrays = [history if isinstance(history, np.ndarray) else _array(history, u)
+              for u, history in enumerate(histories)]
+    lengths = np.fromiter((a.size for a in arrays), np.int64, len(arrays))
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    filled = [a for a in arrays if a.size]  # an empty list has no type of its own
+    for u, a in enumerate(arrays):
+        if a.ndim != 1 or a.size and a.dtype.kind not in "iu":
+            raise ValueError(f"history {u} is {a.ndim}-dimensional of type {a.dtype} "
+                             f"({_short(a)}): expected one dimension of whole numbers in "
+                             f"0..{n_items - 1}")
+    if not empty and len(lengths) and not lengths.min():
+        raise ValueError(f"history {int(lengths.argmin())} is empty, so it has no next item: give "
+                         "at least one item (for nobody's history, recommend what is popular)")
+    items = np.concatenate(filled) if filled else np.empty(0, np.int32)
+    if len(items) and (items.min() < 0 or items.max() >= n_items):
+        at = int(np.argmax((items < 0) | (items >= n_items)))
+        u = int(np.searchsorted(offsets, at, side="right")) - 1
+        raise ValueError(f"history {u} has {int(items[at])} at position {at - offsets[u]}: expected "
+                         f"catalogue indices in 0..{n_items - 1}{MOVIE_IDS}")
+    return items.astype(np.int32, copy=False), offsets
+
+
+def _array(history: Any, u: int) -> np.ndarray:
+    if isinstance(history, str) or not isinstance(history, Iterable):
+        raise ValueError(f"history {u} is {_short(history)}: expected a list of histories, one "
+                         "array of catalogue indices a user; of a single history make [history]")
+    try:
+        return np.asarray(history if isinstance(history, Sequence) else list(history))
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"history {u} is {_short(history)}: expected one dimension of whole "
+                         "numbers, indices of the catalogue") from error
+
+
+def _short(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else text[:77] + "..."
