@@ -33,3 +33,15 @@ def test_sparse_vectors_score_as_dense_ones():
 def test_of_unknown_films_nothing_follows():
     scores = Content(VECTORS).score([np.array([3]), np.array([3, 0])])
     assert not scores[0].any() and scores[1] == pytest.approx([1, 0, np.sqrt(0.5), 0, 0], abs=1e-6)
+
+
+def test_a_user_is_the_mean_of_unit_vectors():
+    """A late fusion reads this vector itself, so its length counts, unlike in a cosine."""
+    histories = [np.array([0, 1]), np.array([2]), np.array([0, 1, 2, 3])]
+    half = np.sqrt(0.5)
+    expected = np.array([[1 / 2, 1 / 2, 0], [half, half, 0],
+                         [(1 + half) / 4, (1 + half) / 4, 0]])  # film 3 is a part, but of zeros
+    for vectors in (VECTORS, sparse.csr_array(VECTORS)):
+        users = Content(vectors).users(histories)
+        users = users.toarray() if sparse.issparse(users) else users
+        assert users == pytest.approx(expected, abs=1e-6)

@@ -65,3 +65,67 @@ def test_what_cannot_be_evaluated_is_refused():
     short = Sequences(np.arange(1), np.array([2], np.int32), np.array([0, 1]), np.arange(6))
     with pytest.raises(ValueError, match="fewer than two items"):
         evaluate(Fixed(6), short)
+
+
+class Slow(Fixed):
+    """Keeps what it is asked, and takes a second of a clock that others read."""
+
+    def __init__(self, n_items):
+        super().__init__(n_items)
+        self.asked, self.now = [], 0.0
+
+    def score(self, histories):
+        self.asked.append([h.tolist() for h in histories])
+        self.now += 1.0
+        return super().score(histories)
+
+
+def test_batches_hold_every_user_once_and_only_scoring_is_timed(monkeypatch):
+    model, test = Slow(25), data(3, 7, 25, 9)
+
+    def clock():
+        model.now += 0.25  # between two looks; ranking takes time as well
+        return model.now
+
+    monkeypatch.setattr("nbrec.evaluate.time.perf_counter", clock)
+    result = evaluate(model, test, batch_size=3)
+    assert [len(batch) for batch in model.asked] == [3, 3, 1]
+    assert sum(model.asked, []) == [h.tolist() for h in test.histories()]
+    assert result.seconds == 3 * 1.25
+    assert len(result.ranks) == len(result.ranks_with_seen) == len(result.recommended) == 7
+
+
+def test_seen_items_are_left_out_and_twenty_are_kept_unless_one_says_otherwise():
+    test = data(4, 300, 40, 9)
+    model = Slow(40)
+    usual = evaluate(model, test)
+    assert [len(batch) for batch in model.asked] == [256, 44]
+    assert usual.recommended.shape == (300, 20) and usual.recommended.dtype == np.int32
+    masked = evaluate(model, test, mask_seen=True)
+    assert usual.ranks.tolist() == masked.ranks.tolist()
+    assert usual.ranks.tolist() != evaluate(model, test, mask_seen=False).ranks.tolist()
+    assert (usual.ranks <= usual.ranks_with_seen).all()
+
+
+def test_one_sequence_without_a_history_is_refused():
+    mixed = Sequences(np.arange(2), np.array([2, 3, 1], np.int32), np.array([0, 1, 3]),
+                      np.arange(6))
+    with pytest.raises(ValueError, match="fewer than two items"):
+        evaluate(Fixed(6), mixed)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2, 6), (3, 7)])
+def test_scores_of_another_shape_are_refused(shape):
+    class Wrong:
+        def score(self, histories):
+            return np.zeros(shape)
+
+    with pytest.raises(ValueError, match=r"Wrong.score gave .*expected \(3, 6\)"):
+        evaluate(Wrong(), data(0, 3, 6, 4))
+
+
+def test_equal_scores_and_all_items_are_put_in_order():
+    scores = np.array([[1.0, 3.0, 3.0, 2.0, 0.0]])
+    assert top_items(scores, 5).tolist()[0][2:] == [3, 0, 4]
+    assert sorted(top_items(scores, 2)[0].tolist()) == [1, 2]
+    assert top_items(scores, 1, [np.array([1, 2])]).tolist() == [[3]]

@@ -137,3 +137,55 @@ def test_stars_follow_their_thresholds(decades, stars):
     popularity = np.array([10.0, 10.0 ** (1 + decades)])
     result = m.personalisation(popularity, np.array([[1]]), np.array([0]), floor=0.1)
     assert result["wasserstein"] == pytest.approx(decades) and result["stars"] == stars
+
+
+def test_the_cut_offs_are_those_of_the_thesis():
+    assert m.KS == (1, 20, 100, 300)
+
+
+def test_lists_are_taken_as_arrays():
+    assert m.target_ranks([[0.1, 0.9], [0.5, 0.4]], [1, 1]).tolist() == [1, 2]
+    assert m.reciprocal_ranks([1, 4], 4).tolist() == [1, 0.25]
+    assert m.discounted_gains([1, 3], 3).tolist() == [1, 0.5]
+    lists = m.personalisation(np.array([10.0, 1.0]), [[0, 1], [0, 1]], [1, 1], floor=0.1)
+    assert lists["mean_popularity"] == 5.5 and lists["coverage"] == 1
+
+
+@pytest.mark.parametrize("targets", [[0, 3], [-1, 2]])
+def test_one_target_outside_the_catalogue_is_refused(targets):
+    """The others are in it, so the least and the largest must both be looked at."""
+    with pytest.raises(ValueError, match=r"expected catalogue indices in 0\.\.2"):
+        m.target_ranks(np.zeros((2, 3)), targets)
+
+
+def test_seen_items_of_fewer_users_are_refused():
+    with pytest.raises(ValueError, match="1 arrays of seen items for 2 users"):
+        m.target_ranks(np.zeros((2, 3)), [0, 1], [np.array([2])])
+
+
+@pytest.mark.parametrize("metric", [m.hits, m.reciprocal_ranks, m.discounted_gains])
+@pytest.mark.parametrize("ranks, k", [([3, 0], 5), ([[1, 2]], 5), ([1, 2], 0)])
+def test_every_metric_refuses_impossible_ranks(metric, ranks, k):
+    with pytest.raises(ValueError, match="expected k >= 1 and ranks of 1 or more"):
+        metric(np.array(ranks), k)
+
+
+def test_an_item_watched_twice_by_one_user_is_as_popular_as_once():
+    twice = Sequences(np.arange(2), np.array([1, 1, 1, 0]), np.array([0, 3, 4]), np.arange(2))
+    assert m.popularity(twice).tolist() == [500, 500]
+
+
+def test_personalisation_counts_every_viewing():
+    """What was watched twice weighs twice; what was recommended once is covered."""
+    popularity = np.array([100.0, 10.0, 1.0])
+    result = m.personalisation(popularity, np.array([[0], [1]]), np.array([2, 2, 0]), floor=0.1)
+    assert result["behaviour_popularity"] == 34 and result["coverage"] == pytest.approx(2 / 3)
+    # Sorted decades, in sixths: 1 1 1 2 2 2 against 0 0 0 0 2 2.
+    assert result["wasserstein"] == pytest.approx((3 * 1 + 1 * 2) / 6)
+
+
+@pytest.mark.parametrize("distance, stars", [(0.25, 3), (0.5, 2)])
+def test_a_distance_on_a_threshold_has_the_better_star(monkeypatch, distance, stars):
+    monkeypatch.setattr(m, "wasserstein_distance", lambda a, b: distance)
+    result = m.personalisation(np.array([1.0, 2.0]), np.array([[0]]), np.array([1]), floor=0.1)
+    assert result["stars"] == stars

@@ -264,3 +264,13 @@ def test_tau_takes_each_pair_on_its_own_folds():
     assert statistics.kendall_tau(np.array([3, 2, 1]), means) == pytest.approx(-1 / 3)
     several_at_once = np.stack([values, -values])
     assert statistics.kendall_tau(np.array([3, 2, 1]), several_at_once).tolist() == [1, -1]
+
+
+@pytest.mark.parametrize("n", [99, 1])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_sample_counts_among_its_resamples(n, sign):
+    """Every user gains, so no resample lies beyond zero; a p-value of 0 would still be a lie."""
+    d = sign * np.array([0.1, 0.2, 0.3])
+    found = statistics.bootstrap_difference(d, np.zeros(3), n=n)
+    assert found.p_value == pytest.approx(2 / (n + 1))
+    assert found.difference == pytest.approx(sign * 0.2) and found.n == 3

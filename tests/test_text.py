@@ -534,6 +534,18 @@ def test_latent_vectors_are_the_best_of_their_rank():
     assert text.latent(matrix[:4]).shape == (4, 4)
 
 
+def test_the_seed_decides_latent_vectors_and_nothing_else_does():
+    """Of many nearly equal directions a randomised SVD finds those that its seed leads it to."""
+    matrix = sparse.random_array((300, 200), density=0.1, rng=np.random.default_rng(0),
+                                 format="csr", dtype=np.float32)
+    made = []
+    for outside, options in ((1, {}), (2, {"seed": 0}), (2, {"seed": 1})):
+        np.random.seed(outside)
+        made.append(text.latent(matrix, 3, **options))
+    np.testing.assert_array_equal(made[0], made[1])
+    assert np.abs(made[0] - made[2]).max() > 1e-4
+
+
 def test_the_seconds_of_an_encoding_are_kept_with_its_vectors(encoders, tmp_path, monkeypatch):
     documents = pd.Series(["love war", "space ghost"])
     first = text.encode_timed(documents, "modernbert", cache=tmp_path)

@@ -205,3 +205,24 @@ def test_impossible_settings_are_refused():
         MLSTMBlock(16, form="paper")
     with pytest.raises(ValueError, match="n_heads=3"):
         SLSTMBlock(16, n_heads=3)
+
+
+@pytest.mark.parametrize("form", ["thesis", "literal", "beck"])
+def test_gates_start_alike_for_all_items_and_forget_slowly(form):
+    torch.manual_seed(0)
+    made = MLSTMBlock(1024, n_heads=512, expand=1, form=form)
+    write, forget = made.w_if.bias.detach().chunk(2)
+    assert not made.w_if.weight.any()
+    assert forget.tolist() == pytest.approx([3 + 3 * h / 511 for h in range(512)], abs=1e-5)
+    assert write.std().item() == pytest.approx(0.1, rel=0.15)
+    assert abs(write.mean().item()) < 0.02
+
+
+def test_slstm_starts_without_mixing_and_forgets_slowly():
+    made = SLSTMBlock(10, n_heads=2)
+    assert not made.r.any() and made.head_norm.tolist() == [1] * 10
+    forget = made.w.bias.detach().view(2, 4, 5)
+    for head in range(2):
+        assert forget[head, 2].tolist() == pytest.approx([3, 3.75, 4.5, 5.25, 6])
+    others = forget[:, [0, 1, 3]]  # torch's own: within 1 / sqrt(10)
+    assert others.abs().max() < 10**-0.5 and others.abs().min() > 0
