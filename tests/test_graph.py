@@ -287,3 +287,78 @@ def test_scores_before_training_are_refused():
         recommenders.create("gat").score([np.array([1])])
     with pytest.raises(ValueError, match="d_model=6.*n_heads=4"):
         GATLayer(6, 4)
+
+
+@pytest.mark.parametrize("make, act", [(gcn, F.relu), (gat, F.elu), (lightgcn, None)])
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+def test_layers_stand_in_each_other_and_the_last_is_bare(make, act, n_layers):
+    """Dropout and activation between layers, none behind the last; LightGCN takes the mean."""
+    torch.manual_seed(0)
+    kw = {} if act is None else {"dropout": 0.4}
+    model = make(Graph(HISTORIES, V), 8, n_layers=n_layers, **kw).double()
+    with torch.no_grad():
+        model.embedding.weight.normal_()  # far from 0, where every activation is straight
+    for training_mode in (False, True):
+        model.train(training_mode)
+        h, outputs = model.embedding.weight, [model.embedding.weight]
+        torch.manual_seed(1)
+        for number, layer in enumerate(model.layers):
+            if number and act:
+                h = F.dropout(act(h), 0.4, training_mode)
+            h = plain(layer, h, model.graph)
+            outputs.append(h)
+        expected = h if act else sum(outputs) / len(outputs)
+        torch.manual_seed(1)
+        found = model()
+        assert_equal([found], [expected], 1e-12)
+        assert act is None or found.min() < -0.05  # neither ReLU nor ELU was the last to act
+
+
+@pytest.mark.parametrize("make, std", [(gcn, 0.1), (gat, 0.1), (lightgcn, 0.01)])
+def test_first_vectors_have_the_deviation_of_their_model(make, std):
+    torch.manual_seed(0)
+    weight = make(Graph([np.arange(300)] * 50, 300)).embedding.weight  # 350 nodes of 64 numbers
+    assert weight.shape == (350, 64)
+    assert weight.std().item() == pytest.approx(std, rel=0.03)
+    assert abs(weight.mean().item()) < 0.05 * std
+
+
+def test_defaults_are_those_of_the_thesis():
+    graph = Graph(HISTORIES, V)
+    assert [len(make(graph).layers) for make in (gcn, lightgcn, gat)] == [2, 2, 2]
+    assert [make(graph).dropout.p for make in (gcn, lightgcn, gat)] == [0.5, 0.0, 0.5]
+    assert [layer.n_heads for layer in gat(graph).layers] == [4, 4]
+
+
+def test_a_digest_knows_every_edge_and_every_node():
+    told = {Graph(histories, n).digest() for histories, n in (
+        (HISTORIES, V), (HISTORIES, V + 1), (HISTORIES[:2], V), ([*HISTORIES[:2], np.array([2, 1])],
+                                                                 V), (HISTORIES[::-1], V))}
+    assert len(told) == 5
+    assert Graph([h[::-1] for h in HISTORIES], V).digest() == Graph(HISTORIES, V).digest()
+
+
+def test_of_two_users_with_one_history_the_first_is_meant():
+    model = lightgcn(Graph([*HISTORIES, np.array([1])], V), 8).eval()
+    users, _ = model.vectors([np.array([1])])
+    assert torch.equal(users[0], model()[V + 1])
+    assert not torch.equal(users[0], model()[V + 3])
+
+
+def test_asking_twice_makes_no_second_matrix_and_copies_leave_them_behind():
+    import pickle
+
+    graph = Graph(HISTORIES, V)
+    assert graph.matrix(True) is graph.matrix(True)
+    assert graph.matrix(True) is not graph.matrix(False)
+    assert graph.matrix(True, torch.empty(0).double()).dtype == torch.float64
+    assert graph.reverse() is graph.reverse()
+    copy = pickle.loads(pickle.dumps(graph))
+    assert not copy._made and graph._made
+    assert torch.equal(copy.matrix(True).to_dense(), graph.matrix(True).to_dense())
+
+
+def test_a_message_from_a_film_that_nobody_saw_is_none():
+    graph = Graph([np.array([0])], 3)
+    assert graph.matrix(False).to_dense()[1:3].abs().sum() == 0
+    assert graph.matrix(True).to_dense().diag().tolist() == [0.5, 1, 1, 0.5]

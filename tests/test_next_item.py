@@ -1,11 +1,16 @@
 """What every backbone must do inside ``NextItemModel``: look back only, and step as it passes."""
 
+import inspect
+
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from nbrec.models.fusion import LateFusion
 from nbrec.models.mamba import MambaBlock
 from nbrec.models.next_item import NextItemModel, mamba, mamba4rec, sasrec, transformer, xlstm
+from nbrec.models.next_item import stack as stack_of
 from nbrec.models.transformer import TransformerBlock
 from nbrec.models.xlstm import MLSTMBlock, SLSTMBlock
 
@@ -116,3 +121,148 @@ def test_gradients_reach_every_weight(model):
     F.cross_entropy(logits, items.roll(-1, 1).flatten()).backward()
     for name, p in model.named_parameters():
         assert p.grad is not None and p.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("name, scaled", [("transformer", True), ("sasrec", True),
+                                          ("mamba", False), ("xlstm", False)])
+def test_what_enters_the_first_block_by_hand(name, scaled):
+    torch.manual_seed(0)
+    model = BACKBONES[name](20).eval()
+    items = torch.tensor([[3, 1, 4, 1], [5, 9, 2, 6]])
+    expected = model.embedding.weight[items]
+    if scaled:
+        expected = 4 * expected + model.positions[:4]  # sqrt(16)
+    else:
+        assert model.positions is None
+    assert torch.allclose(model.inputs(items), expected, atol=1e-6)
+    assert torch.allclose(model.item_vectors(items[0]), (4 if scaled else 1)
+                          * model.embedding.weight[items[0]], atol=1e-6)
+
+
+def test_embeddings_and_learned_positions_start_with_one_over_the_root_of_the_width():
+    torch.manual_seed(0)
+    model = NextItemModel(2000, [], 64, 500, positions="learned")
+    assert model.embedding.weight.std().item() == pytest.approx(1 / 8, rel=0.02)
+    assert model.positions.std().item() == pytest.approx(1 / 8, rel=0.02)
+    assert model.positions.shape == (500, 64) and model.positions.requires_grad
+
+
+def test_tied_models_share_one_matrix():
+    for name, tied in (("transformer", False), ("sasrec", True), ("mamba", False),
+                       ("mamba4rec", True), ("xlstm", False)):
+        model = BACKBONES[name](20)
+        assert (model.output.weight is model.embedding.weight) == tied, name
+        assert (model.output.bias is not None) == (name == "transformer"), name
+        normed = isinstance(model.norm, torch.nn.LayerNorm)
+        assert normed == (name not in ("transformer", "mamba4rec")), name
+
+
+@pytest.mark.parametrize("kinds, positions", [
+    (("attention", "mamba"), True), (("mamba", "attention"), False), (("mlstm",), False),
+    (("slstm", "attention", "attention"), False), (("attention",), True)])
+def test_positions_are_added_only_where_attention_comes_first(kinds, positions):
+    model = stack_of(20, kinds, n_heads=4, **SMALL)
+    made = {"attention": TransformerBlock, "mamba": MambaBlock, "mlstm": MLSTMBlock,
+            "slstm": SLSTMBlock}
+    assert [type(block) for block in model.blocks] == [made[kind] for kind in kinds]
+    assert (model.positions is not None) == positions and model.scale == (4 if positions else 1)
+    assert isinstance(model.norm, torch.nn.LayerNorm) and model.output.bias is not None
+
+
+def test_settings_reach_every_block():
+    """Sizes and dropout that nobody would notice to be the default's."""
+    kw = {"d_model": 16, "dropout": 0.3, "max_length": 7}
+    for model, p in ((transformer(20, n_heads=2, d_ff=24, n_layers=3, **kw), 0.3),
+                     (sasrec(20, n_heads=2, d_ff=24, n_layers=3, **kw), 0.3)):
+        assert len(model.blocks) == 3 and model.max_length == 7 and model.dropout.p == p
+        assert {(b.n_heads, b.w_1.out_features, b.dropout.p) for b in model.blocks} == {(2, 24, p)}
+    assert sasrec(20, d_model=16).blocks[0].w_1.out_features == 16
+    assert transformer(20, d_model=16).blocks[0].w_1.out_features == 64
+    model = mamba(20, n_layers=3, d_state=5, d_conv=3, expand=3, input_dropout=0.2, residual=False,
+                  zoh=True, **kw)
+    assert len(model.blocks) == 3 and model.dropout.p == 0.2 and model.max_length == 7
+    assert {(*b.log_a.shape, b.conv_weight.shape[1], b.residual, b.zoh, b.dropout.p)
+            for b in model.blocks} == {(48, 5, 3, False, True, 0.3)}
+    model = mamba4rec(20, d_state=5, d_conv=3, expand=3, **kw)
+    assert [(*b.log_a.shape, b.conv_weight.shape[1], b.drop.p, b.dropout.p)
+            for b in model.blocks] == [(48, 5, 3, 0.3, 0.0)]
+    assert model.dropout.p == 0.3 and model.max_length == 7
+    model = xlstm(20, n_layers=3, n_heads=2, expand=3, input_dropout=0.2, form="beck",
+                  slstm_at=(1,), **kw)
+    assert [type(b) for b in model.blocks] == [MLSTMBlock, SLSTMBlock, MLSTMBlock]
+    assert {(b.n_heads, b.dropout.p) for b in model.blocks} == {(2, 0.3)}
+    assert {(b.form, b.w_x.out_features) for b in model.blocks[::2]} == {("beck", 48)}
+    assert model.dropout.p == 0.2 and model.max_length == 7
+    model = stack_of(20, ("attention", "mamba", "mlstm", "slstm"), n_heads=2, d_ff=24, d_state=5,
+                     d_conv=3, expand=3, input_dropout=0.2, **kw)
+    a, b, c, d = model.blocks
+    assert (a.n_heads, a.w_1.out_features, a.dropout.p) == (2, 24, 0.3)
+    assert (*b.log_a.shape, b.conv_weight.shape[1], b.dropout.p) == (48, 5, 3, 0.3)
+    assert (c.n_heads, c.w_x.out_features, c.dropout.p) == (2, 48, 0.3)
+    assert (d.n_heads, d.dropout.p) == (2, 0.3) and model.dropout.p == 0.2
+    assert model.max_length == 7
+
+
+def test_defaults_are_those_of_the_thesis_and_of_the_papers():
+    """Tables 3.1, 3.3 and 3.5; a reader who names no setting gets these."""
+    made = {f.__name__: inspect.signature(f).parameters for f in (
+        transformer, sasrec, mamba, mamba4rec, xlstm, stack_of)}
+    thesis = {"d_model": 512, "n_layers": 2, "dropout": 0.1, "max_length": 90}
+    expected = {
+        "transformer": thesis | {"n_heads": 8, "d_ff": None},
+        "mamba": thesis | {"d_state": 16, "d_conv": 8, "expand": 2, "input_dropout": 0.0,
+                           "residual": True, "zoh": False},
+        "xlstm": thesis | {"n_heads": 8, "expand": 2, "input_dropout": 0.0, "form": "thesis",
+                           "slstm_at": ()},
+        "stack": {k: v for k, v in thesis.items() if k != "n_layers"} | {
+            "n_heads": 8, "d_ff": None, "d_state": 16, "d_conv": 8, "expand": 2,
+            "input_dropout": 0.0},
+        "sasrec": {"d_model": 64, "n_layers": 2, "n_heads": 1, "d_ff": None, "dropout": 0.1,
+                   "max_length": 200},
+        "mamba4rec": {"d_model": 64, "d_state": 32, "d_conv": 4, "expand": 2, "dropout": 0.2,
+                      "max_length": 200},
+    }
+    assert {name: {p.name: p.default for p in parameters.values() if p.default is not p.empty}
+            for name, parameters in made.items()} == expected
+
+
+def test_mamba4rec_starts_as_its_authors_have_it():
+    torch.manual_seed(0)
+    model = mamba4rec(3000)
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.Embedding):
+            assert module.weight.std().item() == pytest.approx(0.02, rel=0.1), name
+            assert getattr(module, "bias", None) is None or not module.bias.any(), name
+
+
+def test_scores_of_many_histories_come_in_their_order(model):
+    rng = np.random.default_rng(0)
+    histories = [rng.integers(0, 20, n) for n in (3, 15, 1, 12, 7, 3, 2)]  # one longer than 12
+    for batch_size in (1, 3, 256):
+        found = model.score_histories(histories, batch_size=batch_size)
+        assert found.dtype == np.float32 and found.shape == (7, 20)
+        for history, row in zip(histories, found, strict=True):
+            items = torch.from_numpy(history[-12:])[None]
+            alone = model.score(items, torch.tensor([items.shape[1]]))[0]
+            assert row == pytest.approx(alone.numpy(), abs=1e-5)
+
+
+def test_scores_with_a_late_fusion_use_each_users_own_vector():
+    torch.manual_seed(0)
+    model = transformer(20, n_heads=4, **SMALL).eval()
+    model.late = LateFusion(3, 16)
+    users = torch.randn(4, 3)
+    histories = [np.array([1, 2, 3]), np.array([4]), np.array([5, 6]), np.array([7, 8, 9, 1])]
+    for batch_size in (2, 256):
+        found = model.score_histories(histories, users, batch_size)
+        for u, history in enumerate(histories):
+            with torch.no_grad():
+                h = model(torch.from_numpy(history)[None])[:, -1]
+                alone = model.output(model.late(h, users[u : u + 1]))[0]
+            assert found[u] == pytest.approx(alone.numpy(), abs=1e-5)
+    assert np.abs(model.score_histories(histories, users.flip(0)) - found).max() > 1e-3
+
+
+def test_an_empty_history_has_no_scores(model):
+    with pytest.raises(ValueError, match="empty"):
+        model.score_histories([np.array([1]), np.array([], dtype=int)])
