@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
+import math
 import os
 import random
 import re
@@ -195,13 +196,19 @@ def copy_tree(folder: Path) -> None:
             (folder / path.name).symlink_to(path)
 
 
-def fork(folder: Path, tests: list[str], modules: Path | None = None) -> int:
-    """Run the tests of a copy in a child process, whose status says whether they passed."""
+def fork(folder: Path, tests: list[str], limit: float, modules: Path | None = None) -> int:
+    """Run the tests of a copy in a child process, whose status says whether they passed.
+
+    After ``limit`` seconds it ends itself. ``modules`` is where it writes what it has imported.
+    """
+    os.environ["PYTHONPATH"] = str(folder)  # for processes that the tests start
     if pid := os.fork():
         return pid
     status = 1
     try:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.alarm(math.ceil(limit))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         os.chdir(folder)
         sys.path.insert(0, str(folder))
@@ -225,15 +232,18 @@ def fork(folder: Path, tests: list[str], modules: Path | None = None) -> int:
         os._exit(status)
 
 
-def end(pid: int) -> None:
-    """A child and the processes that it started."""
-    with suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
-
-
 def survivors(module: str, chosen: list[Mutant], tests: list[str], jobs: int) -> Iterator[Mutant]:
     """The mutants under which all tests pass."""
     source = (ROOT / module).read_bytes()
+    running: dict[int, tuple[Mutant | None, Path]] = {}
+
+    def wait() -> tuple[Mutant | None, Path, bool]:
+        """Until a child ends, with all that it started: its mutant, its copy, whether it passed."""
+        pid, status = os.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        return *running.pop(pid), status == 0
+
     with tempfile.TemporaryDirectory(prefix="mutants-") as temporary:
         os.environ["NUMBA_CACHE_DIR"] = f"{temporary}/numba"
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
@@ -242,38 +252,29 @@ def survivors(module: str, chosen: list[Mutant], tests: list[str], jobs: int) ->
         for folder in free:
             folder.mkdir()
             copy_tree(folder)
-        began, loaded = time.monotonic(), Path(temporary, "modules")
-        os.environ["PYTHONPATH"] = str(free[0])
-        if os.waitstatus_to_exitcode(os.waitpid(fork(free[0], tests, loaded), 0)[1]):
-            raise SystemExit("the tests fail without any change")
-        limit = 20 + 4 * jobs * (time.monotonic() - began)  # a loop without end is noticed, too
-        for name in loaded.read_text().split("\n"):
-            with suppress(BaseException):
-                importlib.import_module(name)
-        running: dict[int, tuple[Mutant, Path, float]] = {}
-        todo = list(reversed(chosen))
         try:
+            began, loaded = time.monotonic(), Path(temporary, "modules")
+            running[fork(free[0], tests, 600, loaded)] = None, free[0]
+            if not wait()[2]:
+                raise SystemExit("the tests fail without any change")
+            limit = 20 + 4 * jobs * (time.monotonic() - began)  # beyond it, a loop has no end
+            for name in loaded.read_text().split("\n"):
+                with suppress(Exception):
+                    importlib.import_module(name)
+            todo = list(reversed(chosen))
             while todo or running:
                 while todo and free:
                     mutant, folder = todo.pop(), free.pop()
                     (folder / module).write_bytes(mutant.apply(source))
-                    os.environ["PYTHONPATH"] = str(folder)
-                    running[fork(folder, tests)] = mutant, folder, time.monotonic() + limit
-                time.sleep(0.02)
-                for pid, (mutant, folder, deadline) in list(running.items()):
-                    done, status = os.waitpid(pid, os.WNOHANG)
-                    if not done and time.monotonic() < deadline:
-                        continue
-                    end(pid)
-                    if not done:
-                        os.waitpid(pid, 0)
-                    free.append(folder)
-                    del running[pid]
-                    if done and status == 0:
-                        yield mutant
+                    running[fork(folder, tests, limit)] = mutant, folder
+                mutant, folder, passed = wait()
+                free.append(folder)
+                if passed:
+                    yield mutant
         finally:
             for pid in running:
-                end(pid)
+                with suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
 
 
 def line_of(mutant: Mutant, source: bytes) -> int:
@@ -295,7 +296,8 @@ def shown(module: str, mutant: Mutant, source: bytes) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("module", help="such as nbrec/models/graph.py")
-    parser.add_argument("--tests", nargs="+", help="default: tests/test_MODULE.py")
+    parser.add_argument("--tests", nargs="+", help="files, or tests as pytest names them; default: "
+                        "tests/test_MODULE.py")
     parser.add_argument("--sample", type=int, help="so many mutants, drawn at random; default: all")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--lines", help="only the mutants that begin on these lines: 100-180")
