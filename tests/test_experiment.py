@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from nbrec import experiment, records
-from nbrec.evaluate import evaluate
+from nbrec.evaluate import Evaluation, evaluate
 from nbrec.models.item_knn import ItemKNN
 from nbrec.movielens import MovieLens
 from nbrec.profiles import PROFILES, Profile, get_profile
-from nbrec.sequences import SequenceSettings
+from nbrec.sequences import Sequences, SequenceSettings
 
 MODELS = {
     "popularity": {},
@@ -454,3 +454,39 @@ def test_this_run_beside_the_reference_run(tmp_path, monkeypatch):
     assert set(both["reference run"]["profile"]) == {"laptop"}
     assert list(experiment.beside_reference(profile, reference="none", data=toy_data())) == [
         "this run"]
+
+
+def test_whoever_is_tested_is_in_the_graph_without_their_target(tmp_path, monkeypatch):
+    graphs = {}
+
+    def keep(model, *arguments):
+        model_of = getattr(model, "contexts", {}).get("gcn", model)
+        graphs[type(model).__name__] = model_of.model.graph.interactions.toarray()
+        return evaluate(model, *arguments)
+
+    monkeypatch.setattr(experiment, "evaluate", keep)
+    run_made(tmp_path, models=["transformer+gcn", "gcn"])
+    sequences = experiment.make_sequences(MADE, toy_data())
+    train, validation, test = experiment.make_folds(MADE, sequences)[0].parts(sequences)
+    expected = [train[u] for u in range(len(train))] + validation.histories() + test.histories()
+    assert set(graphs) == {"SequenceRecommender", "GraphRecommender"}
+    for seen in graphs.values():
+        assert [np.flatnonzero(row).tolist() for row in seen] == [
+            sorted(set(h.tolist())) for h in expected]
+
+
+def test_an_item_that_nobody_trains_with_counts_as_half_a_sequence():
+    train = Sequences(np.arange(4), np.array([0, 1, 0, 1, 0, 1, 1, 1], np.int32),
+                      np.array([0, 2, 4, 6, 8]), np.arange(3))
+    test = Sequences(np.arange(9, 10), np.array([0, 1], np.int32), np.array([0, 2]), np.arange(3))
+    result = Evaluation(np.array([2]), np.array([3]), np.array([[2]], np.int32), 0.1)
+    found = experiment.measures(result, train, test)
+    # 2 was seen by nobody: 125 per mille of four. 0 and 1 were seen by three and all of them.
+    expected = (np.log10(750 / 125) + np.log10(1000 / 125)) / 2
+    assert found["personalisation"]["wasserstein"] == pytest.approx(expected, abs=1e-5)
+    assert found["personalisation"]["mean_popularity"] == 0
+    assert found["personalisation"]["behaviour_popularity"] == 875
+    assert found["ranks"] == [2] and found["ranks_with_seen"] == [3] and found["users"] == [9]
+    assert found["history_lengths"] == [1] and found["target_popularity"] == [1000]
+    assert found["metrics"]["mrr@20"] == 0.5 and found["metrics"]["hr@1"] == 0
+    assert found["metrics"]["ndcg@20"] == pytest.approx(0.63093)

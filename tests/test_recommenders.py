@@ -141,3 +141,77 @@ def test_a_film_without_a_document_scores_nothing():
     scores = model.score([np.array([1])])[0]
     assert scores[5] == 0 and scores[1] == pytest.approx(1) and scores[9] > 0
     assert not model.items()[5].any()
+
+
+def held_out():
+    """Other users than those of ``data``, with distinct histories."""
+    parts = [np.array(p, np.int32) for p in ([0, 5, 7, 2], [9, 1, 4], [3, 8, 11, 6, 10])]
+    return Sequences(np.arange(3) + 90, np.concatenate(parts), np.array([0, 4, 7, 12]),
+                     np.arange(12))
+
+
+@pytest.mark.parametrize("inductive, users", [(False, 25 + 3 + 2), (True, 25)])
+def test_the_graph_of_a_context_holds_all_histories_that_are_known(inductive, users):
+    """Dropped others would be in no graph, and be scored as newcomers, unseen by any test."""
+    others = [np.array([0, 11]), np.array([5, 6, 10])]
+    context = recommenders.create("lightgcn", max_epochs=1, d_model=4, inductive=inductive)
+    hybrid = recommenders.create("mamba+lightgcn", contexts={"lightgcn": context}, d_model=8,
+                                 max_epochs=1).fit(data(), held_out(), others=others)
+    seen = hybrid.contexts["lightgcn"].model.graph.interactions.toarray()
+    assert len(seen) == users
+    known = held_out().histories() + others
+    for row, history in zip(seen[25:], known, strict=False):
+        assert np.flatnonzero(row).tolist() == sorted(history)
+
+
+class Told:
+    """A context whose vectors say what it was asked."""
+
+    seconds, history, vectors = 0.0, (), ()
+
+    def __init__(self):
+        self.asked = []
+
+    def describe(self):
+        return {}
+
+    def users(self, histories, fold_in=True):
+        self.asked.append(([list(map(int, h)) for h in histories], fold_in))
+        rng = np.random.default_rng(0)
+        table = rng.normal(size=(12, 3)) + (5 if fold_in else 0)
+        return torch.from_numpy(np.array([table[np.asarray(h)].sum(0) for h in histories])).float()
+
+
+@pytest.mark.parametrize("form, fold_in", [("gat-user", True), ("gat-user-literal", False)])
+def test_only_a_literal_late_fusion_takes_users_as_the_graph_has_them(form, fold_in):
+    told = Told()
+    fitted = recommenders.create(f"transformer+{form}", contexts={"gat": told}, d_model=8,
+                                 n_heads=2, max_epochs=1).fit(data(), held_out())
+    train, held = data(), held_out()
+    whole = [train[u].tolist() for u in range(len(train))]
+    histories = [h.tolist() for h in held.histories()]
+    asked = [a for a in told.asked if len(a[0]) > 1]  # one alone tells the width
+    if fold_in:
+        prefixes = [[s[: t + 1] for s in part for t in range(len(s))]
+                    for part in (whole, [held[u].tolist() for u in range(3)])]
+        assert asked == [(part, True) for part in prefixes]
+    else:  # of those who are held out the graph must not know the target
+        assert asked == [(whole, False), (histories, False)]
+    del told.asked[:]
+    scores = fitted.score(held.histories())
+    assert told.asked == [(histories, fold_in)]
+    by_hand = fitted.model.score_histories(held.histories(), told.users(histories, fold_in))
+    assert np.array_equal(scores, by_hand)
+    other = fitted.model.score_histories(held.histories(), told.users(histories, not fold_in))
+    assert np.abs(scores - other).max() > 1e-3
+
+
+def test_literal_vectors_stand_at_every_item_of_their_user():
+    told = Told()
+    fitted = recommenders.create("transformer+gat-user-literal", contexts={"gat": told}, d_model=8,
+                                 n_heads=2, max_epochs=1).fit(data(), held_out())
+    held = held_out()
+    for train, known in ((True, [held[u] for u in range(3)]), (False, held.histories())):
+        vectors = fitted._user_vectors(held, train=train)
+        expected = told.users(known, False).numpy()
+        assert np.array_equal(vectors, expected[[0] * 4 + [1] * 3 + [2] * 5])

@@ -1,10 +1,13 @@
 """Training: the same weights as a plain loop, and clear words where it cannot go on."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from nbrec import metrics
 from nbrec import train as training
 from nbrec.models.fusion import LateFusion
 from nbrec.models.next_item import mamba, transformer, xlstm
@@ -240,3 +243,87 @@ def test_pieces_and_vectors_of_users_do_not_go_together():
     users = (np.zeros((len(train.items), 3), np.float32),) * 2
     with pytest.raises(ValueError, match="every_item=True: the vectors of the users"):
         fit(net, train, train, TrainSettings(every_item=True), users=users)
+
+
+@pytest.mark.parametrize("stop_on", ["ndcg@10", "ndcg@10 with seen"])
+def test_early_stopping_does_not_see_the_target_in_the_users_vector(stop_on):
+    """The vector after the last item of the history is asked for, not that after the target."""
+    held, rng = data(1), np.random.default_rng(0)
+    net = model().eval()
+    net.late = LateFusion(3, 8)
+    users = [rng.normal(size=(n, 3)).astype(np.float32) * 9 for n in (5, len(held.items))]
+    run = training.Run(net, TrainSettings(stop_on=stop_on), users=tuple(users))
+
+    def loss(back):
+        scores = []
+        for u in range(len(held)):
+            history = torch.from_numpy(held[u][:-1].astype(np.int64))
+            vector = torch.from_numpy(users[1][held.offsets[u + 1] - back])
+            with torch.no_grad():
+                scores.append(net.output(net.late(net(history[None])[0, -1], vector)).numpy())
+        seen = held.histories() if stop_on == "ndcg@10" else None
+        ranks = metrics.target_ranks(np.array(scores), held.targets(), seen)
+        return 1 - metrics.ndcg(ranks, 10)
+
+    assert run.mean_loss(held) == pytest.approx(loss(back=2), rel=1e-9)
+    assert abs(loss(back=2) - loss(back=1)) > 1e-5
+
+
+def test_training_and_validation_have_the_vectors_of_their_own_users():
+    train, held, rng = data(), data(1), np.random.default_rng(0)
+    net = model()
+    net.late = LateFusion(3, 8)
+    users = tuple(rng.normal(size=(len(d.items), 3)).astype(np.float32) for d in (train, held))
+    history = fit(net, train, held, TrainSettings(learning_rate=1e-9, max_epochs=1), users=users)
+    for part, vectors, found in ((train, users[0], history.train_loss),
+                                 (held, users[1], history.validation_loss)):
+        total, n = 0.0, 0
+        for u in range(len(part)):
+            s, first = torch.from_numpy(part[u].astype(np.int64)), part.offsets[u]
+            own = torch.from_numpy(vectors[first : first + len(s) - 1])
+            with torch.no_grad():
+                logits = net.output(net.late(net(s[None, :-1])[0], own))
+                total += float(F.cross_entropy(logits, s[1:], reduction="sum"))
+            n += len(s) - 1
+        assert found == [pytest.approx(total / n, rel=1e-5)]
+
+
+def test_an_epoch_on_the_threshold_is_not_productive_and_the_first_of_equals_is_kept():
+    run = training.Run(model(), TrainSettings(min_improvement=0.5))
+    kept = []
+    for loss in (8.0, 4.0, 3.0, 3.0, 1.0):  # 4 is not below half of 8, but 3 is; 1 is, of 3
+        with torch.no_grad():
+            run.model.output.bias += 1
+        run.record(10 * loss, loss, 0.5)
+        kept.append((run.history.best_epoch, run.waited, run.reference))
+    assert kept == [(0, 0, 8.0), (1, 1, 8.0), (2, 0, 3.0), (2, 1, 3.0), (4, 0, 1.0)]
+    assert run.history.validation_loss == [8.0, 4.0, 3.0, 3.0, 1.0]
+    assert run.history.train_loss == [80.0, 40.0, 30.0, 30.0, 10.0]
+    assert run.history.seconds == [0.5] * 5
+
+
+def test_equal_losses_keep_the_first_weights():
+    run = training.Run(model(), TrainSettings())
+    run.record(1.0, 2.0, 0.0)
+    first = run.best["output.bias"].clone()
+    with torch.no_grad():
+        run.model.output.bias += 1
+    run.record(1.0, 2.0, 0.0)
+    run.restore_best()
+    assert torch.equal(run.model.output.bias, first) and not run.model.training
+
+
+@pytest.mark.parametrize("patience", [0, 2])
+def test_training_stops_when_more_than_patience_epochs_were_unproductive(monkeypatch, patience):
+    monkeypatch.setattr(training.Run, "mean_loss", lambda self, _: 1.0)
+    history = fit(model(), data(), data(1), TrainSettings(max_epochs=9, patience=patience))
+    assert len(history.seconds) == 1 + patience + 1
+
+
+def test_defaults_of_training_are_those_of_the_thesis():
+    """Section 4.1; the batch size, decay and groups are ours."""
+    found = {f.name: f.default for f in fields(TrainSettings)}
+    assert found == {"learning_rate": 1e-4, "weight_decay": 0.01, "batch_size": 128,
+                     "max_epochs": 200, "patience": 5, "min_improvement": 0.01, "stop_on": "loss",
+                     "every_item": False, "groups": 4, "precision": "auto", "device": "auto",
+                     "seed": 0}
