@@ -22,6 +22,8 @@ def overview(run: str, table: str) -> str:
     df = df[df["variant"] == next(v for v, t in comparison.OVERVIEWS.items() if t == table)]
     folds = {RUNS[run]: df.groupby("model")["fold"].nunique()}
     beside = comparison.beside_thesis({RUNS[run]: df}, table)
+    if beside.empty:
+        return ""
     return plots.overview_table(beside, folds, comparison.THESIS_METRICS, caption=(
         f"Table {table} of the thesis, and this run.")).to_html()
 
@@ -83,6 +85,8 @@ run_column, metric_column, variant_column = st.columns(3)
 run = run_column.selectbox("Run", RUNS, format_func=RUNS.get, key="run", persist_state="session")
 metric = metric_column.selectbox("Metric", METRICS, format_func=plots.metric_label, key="metric",
                                  persist_state="session")
+if run == "laptop":
+    st.caption(comparison.reference_notice(run, "chapter 2 of the book"))
 try:
     df = load(run)
 except (FileNotFoundError, ValueError) as error:
@@ -119,8 +123,7 @@ with tabs[4]:
     show(f"{plots.metric_label(metric)} against seconds", "cost")
     st.caption("Seconds as a quiet machine would have taken them: the fastest epoch times the "
                "number of epochs, contexts and scoring included. Accuracy as if every model had "
-               "been run on every fold. Times of Mamba, xLSTM, graphs and hybrids were "
-               "taken on a busy machine.")
+               "been run on every fold. Times may have been taken beside other work.")
 with tabs[5]:
     show("Each model on original and truncated sequences", "truncation")
     st.caption("The two kinds of sequences have their own test users. Hollow circles: the thesis.")

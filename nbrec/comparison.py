@@ -14,7 +14,7 @@ from itertools import combinations, product
 import numpy as np
 import pandas as pd
 
-from nbrec.records import read_record
+from nbrec.records import load_records, read_record, reference_folder
 from nbrec.statistics import kendall_tau, summary, user_values
 
 ERRATA = {
@@ -102,6 +102,35 @@ def _ranks_by_user(paths: Iterable[str]) -> pd.Series:
     """The rank of each test user's target, by the user's id, over all these records."""
     found = map(read_record, paths)
     return pd.concat([pd.Series(record["ranks"], record["users"]) for record in found])
+
+
+def reference_notice(folder: str = "laptop", data: str = "[chapter 2](02_data.ipynb)") -> str:
+    """What the reference run is and which records it has: the sentence that the chapters show.
+
+    The runs are being made on the rebuilt MovieLens 1M, a model and a fold at a time.
+
+    Args:
+        folder: of committed records, such as "laptop" or "verification"; it need not exist.
+        data: where the data are described, as Markdown that works on the page that shows it.
+
+    Returns:
+        Markdown; models by the number of their folds, for each variant of the sequences.
+    """
+    from nbrec.plots import model_label  # here: tables alone need no figures
+
+    made = ("The reference run is being made anew on the rebuilt MovieLens 1M "
+            f"({data} says what that is)")
+    try:
+        df = load_records(reference_folder(folder))
+    except FileNotFoundError:
+        return f"{made}; `results/{folder}` has no records yet."
+    there = []
+    for variant, part in df.groupby("variant"):
+        folds = part.groupby("model", sort=False)["fold"].nunique()
+        groups = [f"{n} fold{'s' * (n > 1)} of {', '.join(map(model_label, models.index))}"
+                  for n, models in sorted(folds.groupby(folds), reverse=True)]
+        there.append(f"on {variant} sequences {'; '.join(groups)}")
+    return f"{made}. There are now, {'. And '.join(there)}."
 
 
 # --- the thesis's printed numbers ----------------------------------------------------------------

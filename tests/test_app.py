@@ -4,6 +4,7 @@ import base64
 import html
 import json
 import re
+import shutil
 import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,7 +20,7 @@ import streamlit as st
 from markdown_it import MarkdownIt
 from streamlit.testing.v1 import AppTest
 
-from nbrec import bundle, explore, records, tmdb
+from nbrec import bundle, comparison, explore, plots, records, tmdb
 from nbrec.bundle import Bundle
 from nbrec.models.content import Content
 from nbrec.models.item_knn import ItemKNN
@@ -519,8 +520,8 @@ def test_other_vectors_have_other_neighbours(visit):
 
 
 def test_the_comparison_shows_the_records(visit):
-    app = visit("comparison")
-    df = records.load_records(records.reference_folder("laptop"))
+    app = visit("comparison", run="sample")
+    df = records.load_records(records.reference_folder("sample"))
     assert len(app.tabs) == 7 and len(app.image) == 6 and not app.info
     ours = df[df["model"] == "transformer"].groupby("variant")["hr@20"].mean()
     words = Page(app).words
@@ -530,10 +531,38 @@ def test_the_comparison_shows_the_records(visit):
     assert run(app).image[0].value != first
     app.selectbox(key="variant").set_value("truncated")
     assert f"{ours['truncated']:.4f}" in Page(run(app)).words
-    app.selectbox(key="run").set_value("sample")
-    run(app)
-    df = records.load_records(records.reference_folder("sample"))
     assert app.selectbox(key="variant").options == list(df["variant"].unique())
+
+
+def test_the_comparison_shows_the_reference_that_is_there(visit):
+    """Complete, incomplete or missing: the page stands, and says what the run has."""
+    app = visit("comparison")
+    assert app.selectbox(key="run").value == "laptop"
+    assert "being made anew" in app.caption[0].value
+
+
+@pytest.mark.parametrize("kept", [
+    {"popularity": ["truncated-fold00"]},
+    {"popularity": ["original-fold00"], "markov": ["original-fold01"]},
+    {"item-knn": ["original-fold00", "original-fold01"], "markov": ["truncated-fold00"]},
+    {"transformer": ["original-fold00", "truncated-fold00"], "xlstm+gat": ["original-fold00"]},
+    {m: [f"{v}-fold0{i}" for v in ("original", "truncated") for i in range(3)]
+     for m in ("popularity", "markov", "item-knn", "tfidf")},
+], ids=["one run", "no fold in common", "two variants", "neural", "classical"])
+def test_a_reference_in_the_making_is_shown_as_far_as_it_goes(visit, monkeypatch, tmp_path, kept):
+    sample = records.reference_folder("sample") / "ml-latest-small"
+    for model, runs in kept.items():
+        (tmp_path / "laptop" / model).mkdir(parents=True)
+        for name in runs:
+            shutil.copy(sample / model / f"{name}.json", tmp_path / "laptop" / model)
+    monkeypatch.setattr(records, "reference_folder", lambda profile: tmp_path / profile)
+    monkeypatch.setattr(comparison, "reference_folder", lambda profile: tmp_path / profile)
+    app = visit("comparison")
+    assert len(app.tabs) == 7
+    for variant in app.selectbox(key="variant").options:
+        app.selectbox(key="variant").set_value(variant)
+        said = run(app).caption[0].value
+        assert all(plots.model_label(m) in said for m in kept)
 
 
 def test_missing_records_are_named(visit, monkeypatch, tmp_path):
@@ -541,5 +570,7 @@ def test_missing_records_are_named(visit, monkeypatch, tmp_path):
         raise FileNotFoundError(f"no folder results/{profile}")
 
     monkeypatch.setattr(records, "reference_folder", nowhere)
+    monkeypatch.setattr(comparison, "reference_folder", nowhere)
     app = visit("comparison")
+    assert "`results/laptop` has no records yet" in app.caption[0].value
     assert "results/laptop" in app.warning[0].value.replace("\\", "") and not app.tabs

@@ -230,3 +230,19 @@ def test_seconds_draw_the_folds(tmp_path):
     assert row["tau"] == pytest.approx(stats.kendalltau(order, seconds.sum(axis=1)).statistic)
     assert (row["low"], row["high"]) == pytest.approx(tuple(np.nanquantile(taus, [0.025, 0.975])))
     assert row["low"] < row["tau"] - 0.1
+
+
+def test_the_notice_says_which_models_and_folds_the_reference_has(tmp_path, monkeypatch):
+    monkeypatch.setattr(comparison, "reference_folder", lambda name: tmp_path / name)
+    said = comparison.reference_notice("laptop", data="there")
+    assert said == ("The reference run is being made anew on the rebuilt MovieLens 1M (there says "
+                    "what that is); `results/laptop` has no records yet.")
+    for fold in range(2):
+        for variant in ("original", "truncated"):
+            save(tmp_path / "laptop", model="item-knn", variant=variant, fold=fold)
+        save(tmp_path / "laptop", model="xlstm+gat", fold=fold)
+    save(tmp_path / "laptop", model="mamba", fold=7)
+    assert comparison.reference_notice("laptop", data="there") == (
+        "The reference run is being made anew on the rebuilt MovieLens 1M (there says what that "
+        "is). There are now, on original sequences 2 folds of Item-KNN, xLSTM + GAT; 1 fold of "
+        "Mamba. And on truncated sequences 2 folds of Item-KNN.")

@@ -141,14 +141,32 @@ def test_reference_records_are_found_beside_the_package_or_above_the_working_fol
         records.reference_folder("full")
 
 
-def test_the_committed_reference_can_be_read_from_anywhere(tmp_path, monkeypatch):
+def test_the_committed_records_can_be_read_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folder = records.reference_folder()
+    folder = records.reference_folder("sample")
     assert folder.parent.name == "results" and (folder.parents[1] / "pyproject.toml").is_file()
     df = records.load_records(folder)
-    assert not df.duplicated(records.IDENTITY).any()
-    splits = df.groupby(["dataset", "variant"])["split_hash"].nunique()
-    assert splits.eq(1).all()  # all models on the same folds
+    assert {"transformer", "item-knn"} <= set(df["model"]) and set(df["profile"]) == {"sample"}
+
+
+def test_committed_records_of_one_folder_are_of_the_same_data_and_folds():
+    """So that records of another copy of the data, or of other folds, are never among them."""
+    results = records.reference_folder("sample").parent
+    for folder in (f for f in results.iterdir() if f.is_dir() and any(f.rglob("*.json"))):
+        df = records.load_records(folder)
+        assert not df.duplicated(records.IDENTITY).any(), folder
+        same = df.groupby(["dataset", "variant"])[["ratings_sha256", "split_hash"]].nunique()
+        assert same.eq(1).all(axis=None), f"{folder}: {same}"
+
+
+def test_void_records_lie_where_no_code_reads_them():
+    root = records.reference_folder("sample").parents[1]
+    void = root / "archive" / "first-edition"
+    paths = list(void.rglob("*-fold0*.json"))
+    assert paths and "void" in (void / "README.md").read_text(encoding="utf-8")
+    old = {records.read_record(p)["data"]["ratings_sha256"] for p in paths[:: len(paths) // 8]}
+    read = records.load_records(root / "results")
+    assert not old & set(read["ratings_sha256"])
 
 
 def test_the_key_changes_with_every_fact_and_not_with_their_order():
