@@ -46,7 +46,6 @@ SWAPS = {a: b for pair in reversed(NAMES) for a, b in (pair, pair[::-1])}
 # Calls whose argument would do as well, or that name what a change of no result is called.
 KEPT = {"len", "super", "range", "iter", "int", "float", "bool", "str", "list", "tuple", "dict",
         "contiguous", "cpu", "numpy", "print", "isinstance", "sorted", "set", "enumerate"}
-SILENT = {"__repr__", "extra_repr"}
 
 
 class Mutant(NamedTuple):
@@ -58,6 +57,17 @@ class Mutant(NamedTuple):
 
     def apply(self, source: bytes) -> bytes:
         return source[: self.start] + self.text.encode() + source[self.end :]
+
+    def line(self, source: bytes) -> int:
+        return source.count(b"\n", 0, self.start) + 1
+
+    def shown(self, source: bytes) -> str:
+        """The lines that it changes, before and after."""
+        low = source.rfind(b"\n", 0, self.start) + 1
+        high = source.find(b"\n", self.end)
+        new = self.apply(source)[low : high + len(self.apply(source)) - len(source)]
+        return "".join(f"  {sign} {line}\n" for sign, text in (("-", source[low:high]), ("+", new))
+                       for line in text.decode().split("\n"))
 
 
 class Mutator(ast.NodeVisitor):
@@ -83,9 +93,9 @@ class Mutator(ast.NodeVisitor):
 
     def between(self, left: int, right: int, table: dict[str, str]) -> None:
         """An operator, which has no place of its own in the tree, only its operands have."""
-        gap = self.source[left:right].decode()
+        gap = re.sub("#.*", lambda m: " " * len(m[0]), self.source[left:right].decode())
         words = "|".join(re.escape(w) for w in sorted(table, key=len, reverse=True))
-        if match := re.search(rf"(?<![\w=])({words})(?![\w=])", re.sub("#.*", "", gap)):
+        if match := re.search(rf"(?<![\w=])({words})(?![\w=])", gap):
             place = left + len(gap[: match.start()].encode())
             self.found.append(Mutant(place, place + len(match[1]), table[match[1]]))
 
@@ -99,7 +109,7 @@ class Mutator(ast.NodeVisitor):
                 return  # what messages say
             case ast.Call(func=ast.Attribute(value=ast.Name(id="warnings" | "log"))):
                 return
-            case ast.FunctionDef() if node.name in SILENT:
+            case ast.FunctionDef(name="__repr__" | "extra_repr"):
                 return
         for name, value in ast.iter_fields(node):
             if name in ("annotation", "returns", "decorator_list", "op", "ops", "ctx"):
@@ -277,22 +287,6 @@ def survivors(module: str, chosen: list[Mutant], tests: list[str], jobs: int) ->
                     os.killpg(pid, signal.SIGKILL)
 
 
-def line_of(mutant: Mutant, source: bytes) -> int:
-    return source.count(b"\n", 0, mutant.start) + 1
-
-
-def shown(module: str, mutant: Mutant, source: bytes) -> str:
-    """A mutant as a difference of lines."""
-    low = source.rfind(b"\n", 0, mutant.start) + 1
-    high = source.find(b"\n", mutant.end)
-    old = source[low:high].decode()
-    new = old.encode()[: mutant.start - low].decode() + mutant.text
-    new += source[mutant.end : high].decode()
-    lines = [f"{module}:{line_of(mutant, source)}"]
-    lines += [f"  - {line}" for line in old.split("\n")]
-    return "\n".join(lines + [f"  + {line}" for line in new.split("\n")])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("module", help="such as nbrec/models/graph.py")
@@ -311,14 +305,14 @@ def main() -> None:
     if asked.lines:
         low, _, high = asked.lines.partition("-")
         chosen = [m for m in chosen
-                  if int(low) <= line_of(m, source) <= int(high or low)]
+                  if int(low) <= m.line(source) <= int(high or low)]
     total = len(chosen)
     if asked.sample and asked.sample < total:
         chosen = sorted(random.Random(asked.seed).sample(chosen, asked.sample))
     left = 0
     for mutant in survivors(module, chosen, tests, asked.jobs):
         left += 1
-        print(shown(module, mutant, source), flush=True)
+        print(f"{module}:{mutant.line(source)}\n{mutant.shown(source)}", end="", flush=True)
     print(f"{module}: {total} mutants, {len(chosen)} tried (seed {asked.seed}), "
           f"{len(chosen) - left} killed ({1 - left / max(1, len(chosen)):.1%}), {left} survived")
 

@@ -129,3 +129,8 @@ def test_equal_scores_and_all_items_are_put_in_order():
     assert top_items(scores, 5).tolist()[0][2:] == [3, 0, 4]
     assert sorted(top_items(scores, 2)[0].tolist()) == [1, 2]
     assert top_items(scores, 1, [np.array([1, 2])]).tolist() == [[3]]
+
+
+def test_whole_numbers_are_scores_too():
+    """They have no infinity that a seen item could be set to."""
+    assert top_items(np.array([[3, 1, 2]]), 3, [np.array([0])]).tolist() == [[2, 1, 0]]
