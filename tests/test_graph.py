@@ -362,3 +362,16 @@ def test_a_message_from_a_film_that_nobody_saw_is_none():
     graph = Graph([np.array([0])], 3)
     assert graph.matrix(False).to_dense()[1:3].abs().sum() == 0
     assert graph.matrix(True).to_dense().diag().tolist() == [0.5, 1, 1, 0.5]
+
+
+def test_attention_of_every_edge_by_its_equation():
+    torch.manual_seed(0)
+    layer, graph = GATLayer(6, 3).double(), Graph(HISTORIES, V)
+    z = torch.randn(graph.n_nodes, 3, 2, dtype=torch.float64)
+    expected = []
+    for i, near in enumerate(neighbours(graph, 1)):
+        e = F.leaky_relu((layer.receiver * z[i]).sum(-1) + (layer.sender * z[near]).sum(-1), 0.2)
+        expected.append(e.softmax(0))
+    found = layer.attention(z, graph)
+    assert found.shape == (graph.matrix(True).values().numel(), 3)
+    assert_equal([found], [torch.cat(expected)], 1e-12)

@@ -147,6 +147,11 @@ def test_embeddings_and_learned_positions_start_with_one_over_the_root_of_the_wi
     assert model.positions.shape == (500, 64) and model.positions.requires_grad
 
 
+def test_only_learned_positions_are_weights():
+    for name in ("transformer", "sasrec", "mamba"):
+        assert ("positions" in BACKBONES[name](20).state_dict()) == (name == "sasrec"), name
+
+
 def test_tied_models_share_one_matrix():
     for name, tied in (("transformer", False), ("sasrec", True), ("mamba", False),
                        ("mamba4rec", True), ("xlstm", False)):
@@ -206,7 +211,7 @@ def test_settings_reach_every_block():
 def test_defaults_are_those_of_the_thesis_and_of_the_papers():
     """Tables 3.1, 3.3 and 3.5; a reader who names no setting gets these."""
     made = {f.__name__: inspect.signature(f).parameters for f in (
-        transformer, sasrec, mamba, mamba4rec, xlstm, stack_of)}
+        transformer, sasrec, mamba, mamba4rec, xlstm, stack_of, NextItemModel)}
     thesis = {"d_model": 512, "n_layers": 2, "dropout": 0.1, "max_length": 90}
     expected = {
         "transformer": thesis | {"n_heads": 8, "d_ff": None},
@@ -217,6 +222,8 @@ def test_defaults_are_those_of_the_thesis_and_of_the_papers():
         "stack": {k: v for k, v in thesis.items() if k != "n_layers"} | {
             "n_heads": 8, "d_ff": None, "d_state": 16, "d_conv": 8, "expand": 2,
             "input_dropout": 0.0},
+        "NextItemModel": {"max_length": 90, "dropout": 0.1, "positions": True,
+                          "final_norm": False, "output_bias": True, "tied": False},
         "sasrec": {"d_model": 64, "n_layers": 2, "n_heads": 1, "d_ff": None, "dropout": 0.1,
                    "max_length": 200},
         "mamba4rec": {"d_model": 64, "d_state": 32, "d_conv": 4, "expand": 2, "dropout": 0.2,
