@@ -93,11 +93,11 @@ class Mutator(ast.NodeVisitor):
 
     def between(self, left: int, right: int, table: dict[str, str]) -> None:
         """An operator, which has no place of its own in the tree, only its operands have."""
-        gap = re.sub("#.*", lambda m: " " * len(m[0]), self.source[left:right].decode())
+        gap = re.sub(b"#.*", lambda m: b" " * len(m[0]), self.source[left:right])
         words = "|".join(re.escape(w) for w in sorted(table, key=len, reverse=True))
-        if match := re.search(rf"(?<![\w=])({words})(?![\w=])", gap):
-            place = left + len(gap[: match.start()].encode())
-            self.found.append(Mutant(place, place + len(match[1]), table[match[1]]))
+        if match := re.search(rf"(?<![\w=])({words})(?![\w=])".encode(), gap):
+            self.found.append(Mutant(left + match.start(), left + match.end(),
+                                     table[match[0].decode()]))
 
     def visit(self, node: ast.AST) -> None:
         if isinstance(node, ast.stmt):
