@@ -239,3 +239,43 @@ def test_mamba4rec_starts_as_its_authors_have_it():
         assert float(weight.detach().std()) == pytest.approx(0.02, rel=0.05)
     assert not block.w_delta.bias.any() and not block.w_1.bias.any()
     assert block.conv_bias.any() and torch.equal(block.skip, torch.ones(128))
+
+
+def test_defaults_are_those_of_the_thesis_and_of_mamba4rec():
+    """Thesis Table 3.3; Liu et al. (2024)."""
+    block = MambaBlock(16)
+    assert block.log_a.shape == (32, 16) and block.conv_weight.shape == (32, 8)
+    assert block.dropout.p == 0.1 and block.residual and not block.zoh
+    block = Mamba4RecBlock(16)
+    assert block.log_a.shape == (32, 32) and block.conv_weight.shape == (32, 4)
+    assert block.drop.p == 0.2 and block.dropout.p == 0 and block.w_1.out_features == 64
+    assert not block.residual and not block.zoh
+    for scan_ in (selective_scan, selective_scan_recurrent):  # the step of the reference code
+        inputs = [x.detach() for x in scan_inputs()]
+        assert_equal([scan_(*inputs)], [by_the_paper(*inputs, False)])
+
+
+def test_first_values_are_spread_as_the_paper_has_them():
+    torch.manual_seed(0)
+    block = MambaBlock(512)
+    assert block.w_delta.in_features == 32 and MambaBlock(40).w_delta.in_features == 3  # d / 16
+    delta = F.softplus(block.w_delta.bias.detach())
+    assert (delta.min().item(), delta.max().item()) == pytest.approx((0.001, 0.1), rel=0.05)
+    assert delta.log().std().item() == pytest.approx(math.log(100) / 12**0.5, rel=0.05)
+    for weight, bound in ((block.conv_weight, 8**-0.5), (block.conv_bias, 8**-0.5),
+                          (block.w_delta.weight, 32**-0.5)):
+        assert weight.max().item() == pytest.approx(bound, rel=0.01)
+        assert weight.min().item() == pytest.approx(-bound, rel=0.01)
+        assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+
+
+def test_dropout_of_mamba4rec_stands_where_its_equation_has_it(monkeypatch):
+    torch.manual_seed(0)
+    block, x = Mamba4RecBlock(8).double(), torch.randn(2, 5, 8, dtype=torch.float64)
+    calls = []
+    monkeypatch.setattr(block.drop, "forward", lambda a: calls.append(a) or 2 * a)
+    found = block(x)
+    a = block.norm_mixer(2 * block.mixer(block.norm(x)))
+    inner = F.gelu(block.w_1(a))
+    assert [c.shape[-1] for c in calls] == [8, 32, 8]
+    assert torch.allclose(found, block.norm_ff(a + 2 * block.w_2(2 * inner)), atol=1e-12)

@@ -264,3 +264,9 @@ def test_scores_with_a_late_fusion_use_each_users_own_vector():
 def test_an_empty_history_has_no_scores(model):
     with pytest.raises(ValueError, match="empty"):
         model.score_histories([np.array([1]), np.array([], dtype=int)])
+
+
+@pytest.mark.parametrize("kinds", [(), ("attention", "lstm")])
+def test_stacks_of_nothing_or_of_unknown_blocks_are_refused(kinds):
+    with pytest.raises(ValueError, match="expected one or more of attention, mamba, mlstm, slstm"):
+        stack_of(20, kinds, **SMALL)

@@ -14,6 +14,7 @@ from nbrec.models.xlstm import (
     mlstm_chunkwise,
     mlstm_parallel,
     mlstm_recurrent,
+    mlstm_step,
 )
 
 
@@ -226,3 +227,54 @@ def test_slstm_starts_without_mixing_and_forgets_slowly():
         assert forget[head, 2].tolist() == pytest.approx([3, 3.75, 4.5, 5.25, 6])
     others = forget[:, [0, 1, 3]]  # torch's own: within 1 / sqrt(10)
     assert others.abs().max() < 10**-0.5 and others.abs().min() > 0
+
+
+def test_defaults_are_the_normalised_cell_and_the_block_of_the_thesis():
+    inputs = [x.detach() for x in cell_inputs()]
+    expected = by_the_paper(*inputs, True)
+    for form in (mlstm_recurrent, mlstm_parallel, mlstm_chunkwise):
+        assert_equal([form(*inputs)], [expected])
+    first = [x[:, :, 0] for x in inputs]
+    assert_equal([mlstm_step(*first)[0]], [expected[:, :, 0]])
+    made = MLSTMBlock(16)
+    assert (made.n_heads, made.w_x.out_features, made.dropout.p, made.form) == (8, 32, 0.1,
+                                                                              "thesis")
+    assert MLSTMBlock(16, form="beck").conv_weight.shape == (32, 4)
+    assert (SLSTMBlock(16).n_heads, SLSTMBlock(16).dropout.p) == (8, 0.1)
+
+
+@pytest.mark.parametrize("form", ["thesis", "literal", "beck"])
+def test_dropout_leaves_the_residual_alone(form, monkeypatch):
+    made = block(form)
+    monkeypatch.setattr(made.dropout, "forward", torch.zeros_like)
+    x = torch.randn(2, 5, 16, dtype=torch.float64)
+    rest = made.norm(x) @ made.w_z.weight.T if form == "literal" else x
+    assert torch.equal(made(x), rest)
+    assert torch.allclose(made.step(x[:, 0])[0], rest[:, 0], atol=1e-12)
+
+
+def test_dropout_of_slstm_stands_behind_both_parts(monkeypatch):
+    torch.manual_seed(0)
+    made, x = SLSTMBlock(8, n_heads=2).double(), torch.randn(2, 5, 8, dtype=torch.float64)
+    calls = []
+    monkeypatch.setattr(made.dropout, "forward", lambda a: calls.append(a) or torch.zeros_like(a))
+    assert torch.equal(made(x), x)
+    memories, network = calls
+    assert_equal([network], [made.w_down(F.gelu(made.w_gate(made.norm_ff(x)))
+                                         * made.w_up(made.norm_ff(x)))])
+    assert memories.shape == x.shape and memories.abs().max() > 0.1
+
+
+@pytest.mark.parametrize("form, scale", [("conv", 4**-0.5), ("qkv", 4**-0.5)])
+def test_first_values_of_the_block_of_beck_et_al(form, scale):
+    """Convolution uniform as torch has it, 4 x 4 blocks normal; the rest lets through."""
+    torch.manual_seed(0)
+    made = MLSTMBlock(512, n_heads=4, form="beck")
+    assert not made.conv_bias.any() and (made.head_norm == 1).all() and (made.skip == 1).all()
+    if form == "conv":
+        assert made.conv_weight.abs().max().item() == pytest.approx(scale, rel=0.01)
+        assert made.conv_weight.std().item() == pytest.approx(scale / 3**0.5, rel=0.05)
+    else:
+        for part in made.w_qkv:
+            assert part.weight.shape == (256, 4, 4)
+            assert part.weight.std().item() == pytest.approx(scale, rel=0.05)
