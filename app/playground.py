@@ -61,6 +61,13 @@ def take_export() -> None:
     put(taken, f"From Letterboxd: {len(taken)} of {len(state['match'].matched)} matched films.")
 
 
+def choose_film() -> None:
+    """A film that was not matched is one of the candidates."""
+    row, movie = state["lost"], state["candidate"]
+    state["match"] = state["match"].choose(row, movie, shown[movie])
+    take_export()
+
+
 def move(to: int | None) -> None:
     """Move the film that is chosen to a place in the history; None removes it."""
     history, place = list(state["history"]), state["place"]
@@ -151,6 +158,14 @@ with own:
             st.dataframe(lost[["name", "year", "reason"]], hide_index=True, height=220,
                          alt="Films that were not matched, and why",
                          column_config={"name": "Letterboxd"})
+        offered = lost[lost["candidates"].map(len) > 0].set_index("row")
+        if len(offered):
+            which, meant, take = st.columns([2, 2, 1], vertical_alignment="bottom")
+            row = which.selectbox("Not matched", offered.index, key="lost", format_func=lambda r: (
+                f"{offered.at[r, 'name']} ({offered.at[r, 'year']})".replace(" (<NA>)", "")))
+            meant.selectbox("It is", offered.at[row, "candidates"], key="candidate",
+                            format_func=shown.__getitem__)
+            take.button("Choose", on_click=choose_film)
 if state.get("note") and history:
     st.caption(shared.markdown(state["note"]))
 
@@ -173,6 +188,9 @@ elif source == "content":
     st.info(f"{plots.model_label(name)} knows no film of this history. So these are films of which "
             f"{plots.model_label(CONTENT)} says that they are about similar things: it reads "
             "titles, genres and tags.", icon=":material/info:")
+elif len(found) < min(k, len(chosen.catalogue) - len(known)):
+    st.info(f"{plots.model_label(name)} has something to say of {len(found)} films only: nobody "
+            "has seen another one together with one of this history.", icon=":material/info:")
 elif len(unknown):
     more = f"; and {len(unknown) - LONGEST} more" if len(unknown) > LONGEST else ""
     st.info(shared.markdown(
@@ -199,12 +217,20 @@ if truth:
             f"<strong>The true next film</strong> {html.escape(shown[truth['movie']])} "
             f"{html.escape(said)}.</p>")
 
+if source == "popular":
+    shares = found["score"] / 1000
+    measured = [(share, f"seen by {share:.1%} of the users") for share in shares]
+elif source == "content":
+    measured = [(cosine, f"cosine {cosine:.2f}") for cosine in found["score"]]
+else:
+    measured = [(share, f"confidence {share:.1%}") for share in found["confidence"]]
 posters = shared.posters(found["movieId"].tolist(), shared.consent())
 shared.cards(found["movieId"].tolist(),
-             [shared.bar(share, f"confidence {share:.1%}") for share in found["confidence"]],
+             [shared.bar(*sized) for sized in measured],
              posters, truth["movie"] if truth else None)
-st.caption("Confidences are the softmax of the scores of the films shown alone, so they sum to 1. "
-           "They compare these films with each other and say nothing about the rest.")
+if source == "model":
+    st.caption("Confidences are the softmax of the scores of the films shown alone, so they sum to "
+               "1. They compare these films with each other and say nothing about the rest.")
 
 # --- why -----------------------------------------------------------------------------------------
 

@@ -22,8 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from sklearn.preprocessing import normalize
 
-from nbrec import experiment, metrics, movielens, recommenders, records, text
+from nbrec import checks, experiment, metrics, movielens, recommenders, records, text
 from nbrec.evaluate import evaluate
+from nbrec.files import atomic
 from nbrec.models.content import Content
 from nbrec.models.fusion import EarlyFusion
 from nbrec.models.graph import Graph
@@ -36,7 +37,7 @@ FILMS = "films.csv.gz"
 EMBEDDED = "ml-latest-small"  # its licence lets it be passed on; that of larger editions does not
 # What is embedded: those one can play with, and those whose item vectors make a movie space.
 NAMES = ("transformer", "mamba", "xlstm", "xlstm+gat", "item-knn", "gat", "lightgcn", "minibert")
-SCHEMA = 1
+SCHEMA = 2  # 1 had no place for "leave_out"
 COARSE = 31  # content vectors are kept as whole numbers -31..31: cosines move by less than 0.01
 
 
@@ -73,12 +74,20 @@ class Bundle:
     @property
     def popularity(self) -> np.ndarray:
         """float64 (V,): the share of the training users who have seen each film."""
-        return metrics.popularity(self.sequences.select(self.fold.train))
+        return metrics.popularity(self.fold.parts(self.sequences)[0])
 
     def indices(self, movies: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
         """movieIds -> catalogue indices int64 (L,) in the same order, and the movieIds that are
-        not in the catalogue, int64."""
-        movies = np.asarray(list(movies), dtype=np.int64)
+        not in the catalogue, int64.
+
+        Raises:
+            ValueError: a movieId is no whole number.
+        """
+        movies = np.asarray(list(movies))
+        if movies.ndim != 1 or len(movies) and movies.dtype.kind not in "iu":
+            raise ValueError(f"movieIds of type {movies.dtype} in {movies.ndim} dimensions: "
+                             "expected a list of whole numbers")
+        movies = movies.astype(np.int64)
         known = np.isin(movies, self.catalogue)
         return np.searchsorted(self.catalogue, movies[known]), movies[~known]
 
@@ -98,12 +107,13 @@ def train(name: str, profile: Profile | str = "sample", fold: int = 0,
         data: tables that are loaded already.
 
     Raises:
-        ValueError: the profile has no such model, or a bundle cannot hold it.
+        ValueError: the profile has no such model or fold, or a bundle cannot hold it.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
     if name not in profile.models:
         raise ValueError(f"profile {profile.name!r} has no model {name!r}; expected one of "
                          f"{', '.join(profile.models)}")
+    checks.whole("fold", fold, high=profile.n_folds - 1)
     if recommenders.parse(name).user or name == "tfidf":
         raise ValueError(f"{name}: a bundle holds no user vectors and no sparse ones; choose "
                          f"another model, such as {', '.join(NAMES)}")
@@ -131,7 +141,7 @@ def train(name: str, profile: Profile | str = "sample", fold: int = 0,
     settings = {"profile": profile.name, "dataset": data.name,
                 "model": dict(profile.models[name])}
     return Bundle(name, model, sequences, split, settings, measured | moved,
-                  records.provenance(), others)
+                  records.provenance(experiment.device_of(model)), others)
 
 
 def _create(profile: Profile, name: str, fold: int, documents: pd.Series | None) -> Any:
@@ -178,30 +188,32 @@ def _round(model: Any, test: Sequences) -> dict[str, float]:
 
 def save(bundle: Bundle, folder: str | Path = FOLDER) -> Path:
     """Write ``<name>.safetensors`` into a folder; its weights are kept in half precision."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = records.writable(folder)
     s, fold = bundle.sequences, bundle.fold
     arrays = {"users": s.users, "items": s.items, "offsets": s.offsets, "catalogue": s.catalogue,
               "train": fold.train, "validation": fold.validation, "test": fold.test}
-    tensors = {f"data/{k}": torch.from_numpy(v.astype(np.int32)) for k, v in arrays.items()}
+    # Ids of users and films may need all 64 bits; places in other arrays do not.
+    wide = ("users", "catalogue")
+    tensors = {f"data/{k}": torch.from_numpy(v.astype(np.int64 if k in wide else np.int32))
+               for k, v in arrays.items()}
     model = bundle.recommender
     if bundle.others is not None:
         movies, vectors = bundle.others
-        tensors["others/movies"] = torch.from_numpy(movies.astype(np.int32))
+        tensors["others/movies"] = torch.from_numpy(movies.astype(np.int64))
         for key, rows in (("others/vectors", vectors), ("model/vectors", model.vectors)):
             whole = np.round(COARSE * rows / np.abs(rows).max(1, keepdims=True))
             tensors[key] = torch.from_numpy(whole.astype(np.int8))
     elif hasattr(model, "train_settings"):
-        tensors |= {f"model/{k}": v.half().contiguous().clone() if v.is_floating_point() else v
-                    for k, v in model.model.state_dict().items()}
+        tensors |= {f"model/{k}": v.half().cpu().contiguous().clone() if v.is_floating_point()
+                    else v.cpu() for k, v in model.model.state_dict().items()}
     meta = {"schema": SCHEMA, "name": bundle.name, "fold": fold.index,
+            "leave_out": fold.leave_out,
             "settings": bundle.settings, "metrics": bundle.metrics,
             "provenance": bundle.provenance}
     path = folder / f"{bundle.name}.safetensors"
-    partial = path.with_name(f"{path.name}.partial")
-    save_file(tensors, partial, metadata={"bundle": json.dumps(meta)})
-    partial.chmod(0o644)
-    partial.replace(path)
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, metadata={"bundle": json.dumps(meta)})
+        temporary.chmod(0o644)
     return path
 
 
@@ -236,7 +248,8 @@ def load(name: str, folder: str | Path = FOLDER) -> Bundle:
                          f"`python -m nbrec.bundle {name}`") from error
     d = {k: v if k == "items" else v.astype(np.int64) for k, v in d.items()}
     sequences = Sequences(d["users"], d["items"], d["offsets"], d["catalogue"])
-    fold = Fold(meta["fold"], d["train"], d["validation"], d["test"])
+    # Without the last argument a model that is fitted anew would learn its own targets.
+    fold = Fold(meta["fold"], d["train"], d["validation"], d["test"], meta["leave_out"])
     model, others = _restore(meta, below("model/", tensors), sequences, fold), None
     if "others/movies" in tensors:
         others = (tensors["others/movies"].numpy().astype(np.int64),
@@ -286,13 +299,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=FOLDER)
     chosen = parser.parse_args(arguments)
-    dataset = get_profile(chosen.profile).dataset
+    try:
+        dataset = get_profile(chosen.profile).dataset
+    except ValueError as error:
+        parser.error(str(error))
     if dataset != EMBEDDED and chosen.folder == FOLDER:
         parser.error(f"--profile {chosen.profile} uses {dataset}, which may not be passed on with "
                      f"the project as {FOLDER} is: name another --folder")
     try:
+        records.writable(chosen.folder)
+        for name in chosen.names:
+            recommenders.parse(name)
         data = movielens.load(dataset)
-        chosen.folder.mkdir(parents=True, exist_ok=True)
         if data.movies is not None:
             data.movies[["movieId", "title", "genres"]].to_csv(
                 chosen.folder / FILMS, index=False, compression={"method": "gzip", "mtime": 0})
@@ -301,7 +319,7 @@ def main(arguments: list[str] | None = None) -> None:
             path = save(bundle, chosen.folder)
             print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB, "
                   + ", ".join(f"{k} {v:.4g}" for k, v in bundle.metrics.items()), flush=True)
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
 
 

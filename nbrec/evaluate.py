@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nbrec import checks
 from nbrec.metrics import target_ranks
 from nbrec.sequences import Sequences
 
@@ -42,9 +43,11 @@ def evaluate(model, test: Sequences, mask_seen: bool = True, top_k: int = 20,
         batch_size: users per call of ``score``.
 
     Raises:
-        ValueError: there is no test sequence, one has fewer than two items, or the model's scores
-            have the wrong shape.
+        ValueError: there is no test sequence, one has fewer than two items, the model's scores
+            have the wrong shape, or top_k or batch_size is below 1.
     """
+    checks.whole("top_k", top_k, low=1)
+    checks.whole("batch_size", batch_size, low=1)
     if not len(test):
         raise ValueError("there is no test sequence: expected one or more")
     if test.lengths.min() < 2:
@@ -76,17 +79,26 @@ def top_items(scores: np.ndarray, k: int, seen: list[np.ndarray] | None = None) 
 
     Args:
         scores: float (B, V).
-        k: how many, at most V.
+        k: how many, at least 1; all V items if it is more.
         seen: for each row the items that are not recommended; they come last where fewer than k
             others exist.
 
     Returns:
-        int32 (B, k).
+        int32 (B, min(k, V)).
+
+    Raises:
+        ValueError: k is below 1, the shapes do not fit, or a seen item is no catalogue index.
     """
+    checks.whole("k", k, low=1)
     scores = np.array(scores, dtype=np.float32)
+    if scores.ndim != 2 or seen is not None and len(seen) != len(scores):
+        raise ValueError(f"scores {scores.shape}, seen items of "
+                         f"{'nobody' if seen is None else len(seen)}: expected (B, V) and one "
+                         "array of seen items a row")
     if seen is not None:
-        rows = np.repeat(np.arange(len(seen)), [len(s) for s in seen])
-        scores[rows, np.concatenate(seen)] = -np.inf
+        items, offsets = checks.histories(seen, scores.shape[1], empty=True)
+        scores[np.repeat(np.arange(len(seen)), np.diff(offsets)), items] = -np.inf
+    k = min(k, scores.shape[1])
     best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
     order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
     return np.take_along_axis(best, order, axis=1).astype(np.int32)

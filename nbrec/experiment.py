@@ -12,7 +12,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import torch
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from nbrec import metrics, movielens, recommenders, records, statistics, text
+from nbrec import checks, files, metrics, movielens, recommenders, records, statistics, text
 from nbrec.evaluate import Evaluation, evaluate
 from nbrec.movielens import MovieLens
 from nbrec.profiles import PROFILES, Profile, get_profile
@@ -89,7 +89,7 @@ def seed_of(profile: Profile, fold: int) -> int:
 class Task:
     """One run that is still to be done: a model on a fold, and where its record goes."""
 
-    model: Any  # not fitted yet
+    model: Any  # not fitted yet; whoever runs many tasks lets go of each one that is done
     facts: dict[str, Any]  # the beginning of the record
     path: Path
     checkpoint: Path
@@ -123,7 +123,7 @@ class Task:
             | {"n_train": len(train), "n_validation": len(validation), "n_test": len(asked)},
             "seconds": {k: round(v, 4) for k, v in (seconds | {"score": result.seconds}).items()},
             "history": None if history is None else _rounded_history(asdict(history)),
-            "provenance": records.provenance(),
+            "provenance": records.provenance(device_of(self.model)),
             **measures(result, train, asked),
         }
         records.write_record(record, self.path)
@@ -131,12 +131,16 @@ class Task:
         return records.flatten(record, self.path)
 
     def tidy(self) -> None:
-        """Remove checkpoints, and what killed processes have left of half-written files."""
+        """Remove the checkpoint, old ones of other settings, and what killed processes have left;
+        nothing that another process may be at work on."""
         folder, path = self.path.parent, self.path
-        for pattern in (f"{path.stem}.*.safetensors*", f".{path.name}.*.tmp"):
-            for leftover in folder.glob(pattern):
-                if leftover != self.checkpoint or not self.is_context:
-                    leftover.unlink(missing_ok=True)
+        if not self.is_context:
+            self.checkpoint.unlink(missing_ok=True)
+        left = [p for p in folder.glob(f"{path.stem}.*.safetensors")
+                if p != self.checkpoint and files.old(p)]
+        left += [p for p in folder.glob(f".{path.stem}.*.tmp") if files.abandoned(p)]
+        for leftover in left:
+            leftover.unlink(missing_ok=True)
 
     @property
     def is_context(self) -> bool:
@@ -186,6 +190,14 @@ def measures(result: Evaluation, train: Sequences, test: Sequences) -> dict[str,
     }
 
 
+def device_of(model: Any) -> str:
+    """Where a fitted model's numbers were computed: "cuda" or "cpu"."""
+    network = getattr(model, "model", None)
+    if not isinstance(network, torch.nn.Module):
+        return "cpu"
+    return next(network.parameters()).device.type
+
+
 def _rounded_history(history: dict[str, Any]) -> dict[str, Any]:
     return {
         name: records.significant(value, 6) if isinstance(value, list) else value
@@ -215,8 +227,8 @@ def run(
     Args:
         profile: a Profile or its name.
         models, variants, folds: which of the profile's; by default all.
-        n_jobs: runs at the same time, each in its own process with one thread; 1 runs them here,
-            one after the other, with all threads.
+        n_jobs: runs at the same time, each in its own process with one thread, -1 for as many as
+            there are cores; 1 runs them here, one after the other, with all threads.
         folder: where the records are kept; by default `records.runs_folder()`.
         data: tables that are loaded already; by default those of the profile's dataset.
 
@@ -224,9 +236,13 @@ def run(
         one row per run, as `records.load_records` gives.
 
     Raises:
-        ValueError: if the profile has no such model, variant or fold.
+        ValueError: if the profile has no such model, variant or fold, or nothing can be written
+            into the folder.
     """
     profile = profile if isinstance(profile, Profile) else get_profile(profile)
+    if n_jobs != -1:
+        checks.whole("n_jobs", n_jobs, low=1)
+    records.writable(records.runs_folder() if folder is None else folder)
     models = _chosen("model", models, profile.models, profile)
     variants = _chosen("variant", variants, profile.variants, profile)
     folds = _chosen("fold", folds, range(profile.n_folds), profile, profile.folds_run)
@@ -252,13 +268,23 @@ def run(
     inner = progress and n_jobs == 1 and sys.stderr.isatty()
     parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
     with bar:
-        for row in parallel(delayed(task)(s, f, threads, inner) for task, s, f in jobs):
+        for row in parallel(_calls(jobs, threads, inner)):
             rows[Path(row["path"])] = row
             bar.set_postfix_str(
                 f"{row['model']}, {row['variant']}, fold {row['fold']}", refresh=False
             )
             bar.update()
     return pd.DataFrame(list(rows.values()))
+
+
+def _calls(jobs: list[tuple[Task, Sequences, Fold]], threads: int | None, progress: bool
+           ) -> Iterator:
+    """The jobs as joblib takes them, each forgotten once it is handed out: a fitted model may hold
+    gigabytes, and nobody needs it after its record is written."""
+    while jobs:
+        task, sequences, fold = jobs.pop(0)
+        yield delayed(task)(sequences, fold, threads, progress)
+        del task
 
 
 def beside_reference(
@@ -413,7 +439,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         df = run(chosen.profile, chosen.models, chosen.variants, chosen.folds, chosen.jobs,
                  not chosen.quiet, chosen.folder)
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     wanted = ["hr@1", "hr@20", "hr@300", "mrr@20", "ndcg@20", "seconds"]
     table = statistics.summary(df, wanted).pivot(

@@ -10,10 +10,11 @@ import pandas as pd
 import torch
 from sklearn.preprocessing import normalize
 
-from nbrec import metrics
+from nbrec import checks, metrics
 from nbrec.bundle import Bundle
 from nbrec.evaluate import top_items
 from nbrec.models.item_knn import ItemKNN
+from nbrec.models.next_item import evaluating
 from nbrec.models.transformer import TransformerBlock
 
 HOW = {
@@ -28,21 +29,21 @@ def recommend(bundle: Bundle, history: np.ndarray, k: int = 12, hide_seen: bool 
     """The k best next films after a history.
 
     Args:
-        history: int (L,), catalogue indices, oldest first. After an empty one the most popular
-            films are recommended.
-        k: how many, at least 1.
+        history: int (L,), catalogue indices, oldest first. After an empty one, or one of which the
+            model knows nothing, the most popular films are recommended.
+        k: how many, at least 1; there are fewer if the model has nothing to say of the others.
         hide_seen: whether films of the history are left out.
 
     Returns:
         item (catalogue index), movieId, score, confidence; best first. Confidences are the softmax
-        of the scores of these k films alone, so they sum to 1 (thesis section 5.2).
+        of the scores of these k films alone, so they sum to 1 (thesis section 5.2). Popular films
+        are no model's: their score is the share of the training users who have seen them, in per
+        mille, and their confidence NaN.
 
     Raises:
         ValueError: k is below 1, or an index is not in the catalogue.
     """
-    history = _checked(bundle, history)
-    scores = bundle.recommender.score([history])[0] if len(history) else bundle.popularity
-    return _best(scores, bundle.catalogue, history if hide_seen else None, k)
+    return _answer(bundle, _checked(bundle, history), k, hide_seen, None, np.empty(0, int))[0]
 
 
 def suggest(bundle: Bundle, movies: Iterable[int], k: int = 12, hide_seen: bool = True,
@@ -50,43 +51,65 @@ def suggest(bundle: Bundle, movies: Iterable[int], k: int = 12, hide_seen: bool 
     """The k best next films after any films, a cold start included (thesis section 5.2.1).
 
     Args:
-        movies: movieIds, oldest first; those outside the catalogue are passed over if others
-            are in it.
-        content: a content model, for histories that the catalogue knows nothing of.
+        movies: movieIds, oldest first; those outside the catalogue are passed over if the model
+            knows others.
+        content: a content model, for histories of which the model knows nothing.
 
     Returns:
-        as ``recommend``, and what did it: "model"; "content", if no film is in the catalogue but
-        the content model has vectors of some; or "popular", if nothing is known of the user.
+        as ``recommend``, and what did it: "model"; "content", if the model knows none of the films
+        but the content model does (the score is a cosine then, and the confidence NaN); or
+        "popular", if nothing is known of the user.
     """
     history, unknown = bundle.indices(movies)
-    if not len(history) and content is not None and content.others is not None:
-        ids, vectors = content.others
-        rows = [vectors[ids == movie][0] for movie in unknown if movie in ids]
-        if rows and np.array_equal(content.catalogue, bundle.catalogue):
-            scores = content.recommender.vectors @ normalize(np.mean(rows, 0)[None])[0]
-            return _best(scores, bundle.catalogue, None, k), "content"
-    return recommend(bundle, history, k, hide_seen), "model" if len(history) else "popular"
+    return _answer(bundle, history, k, hide_seen, content, unknown)
+
+
+def _answer(bundle: Bundle, history: np.ndarray, k: int, hide_seen: bool,
+            content: Bundle | None, unknown: np.ndarray) -> tuple[pd.DataFrame, str]:
+    seen = history if hide_seen else history[:0]
+    if len(history):
+        scores = bundle.recommender.score([history])[0]
+        # A sum of similarities that is 0 is no opinion: nobody has seen both films.
+        spoken = scores > 0 if isinstance(bundle.recommender, ItemKNN) else np.isfinite(scores)
+        spoken[seen] = False
+        if spoken.any():
+            return _best(scores, bundle.catalogue, spoken, k), "model"
+    others = np.ones(len(bundle.catalogue), bool)
+    others[seen] = False
+    scores, how = _by_content(content, bundle, history, unknown), "content"
+    if scores is None:
+        scores, how = bundle.popularity, "popular"
+    return _best(scores, bundle.catalogue, others, k).assign(confidence=np.nan), how
+
+
+def _by_content(content: Bundle | None, bundle: Bundle, history: np.ndarray, unknown: np.ndarray
+                ) -> np.ndarray | None:
+    """Cosines of the catalogue to films of which a model knows nothing; None if they have no
+    content vectors either."""
+    if content is None or content.others is None or not np.array_equal(content.catalogue,
+                                                                       bundle.catalogue):
+        return None
+    ids, vectors = content.others
+    rows = [content.recommender.vectors[i] for i in history]
+    rows += [vectors[ids == movie][0] for movie in unknown if movie in ids]
+    if not rows:
+        return None
+    return content.recommender.vectors @ normalize(np.mean(rows, 0)[None])[0]
 
 
 def _checked(bundle: Bundle, history: np.ndarray) -> np.ndarray:
-    history = np.asarray(history, dtype=np.int64).ravel()
-    if len(history) and not 0 <= history.min() <= history.max() < len(bundle.catalogue):
-        raise ValueError(f"catalogue indices {history.min()}..{history.max()}: expected "
-                         f"0..{len(bundle.catalogue) - 1}; Bundle.indices makes them of movieIds")
-    return history
+    return checks.histories([history], len(bundle.catalogue), empty=True)[0].astype(np.int64)
 
 
-def _best(scores: np.ndarray, catalogue: np.ndarray, seen: np.ndarray | None, k: int
-          ) -> pd.DataFrame:
-    if k < 1:
-        raise ValueError(f"k={k}: expected 1 or more films")
-    scores = np.asarray(scores, np.float32)
-    k = min(k, len(scores) - (0 if seen is None else len(np.unique(seen))))
-    if k < 1:
+def _best(scores: np.ndarray, catalogue: np.ndarray, allowed: np.ndarray, k: int) -> pd.DataFrame:
+    """The k best of the films that are allowed, bool (V,); fewer if there are fewer."""
+    checks.whole("k", k, low=1)
+    k = min(k, int(allowed.sum()))
+    if not k:
         return pd.DataFrame({"item": np.empty(0, int), "movieId": np.empty(0, int),
                              "score": np.empty(0), "confidence": np.empty(0)})
-    best = top_items(scores[None], k, None if seen is None else [seen])[0].astype(np.int64)
-    found = scores[best].astype(float)
+    best = top_items(scores[None], k, [np.flatnonzero(~allowed)])[0].astype(np.int64)
+    found = np.asarray(scores, np.float32)[best].astype(float)
     share = np.exp(found - found.max())
     return pd.DataFrame({"item": best, "movieId": catalogue[best], "score": found,
                          "confidence": share / share.sum()})
@@ -120,9 +143,9 @@ def explain(bundle: Bundle, history: np.ndarray, item: int) -> tuple[pd.DataFram
         raise ValueError("an empty history explains nothing: give at least one film")
     model = bundle.recommender
     network = getattr(model, "model", None)
+    checks.indices(item, len(bundle.catalogue))
     if isinstance(model, ItemKNN):
-        history = history[-(model.last_n or len(history)):]
-        weights, how = model.similarities[[item]].toarray()[0][history], "contributions"
+        weights, how = model.contributions(history, item), "contributions"
     elif isinstance(getattr(network, "blocks", [None])[-1], TransformerBlock):
         history = history[-network.max_length:]
         weights, how = attention(network, history), "attention"
@@ -135,10 +158,9 @@ def explain(bundle: Bundle, history: np.ndarray, item: int) -> tuple[pd.DataFram
 @torch.inference_mode()
 def attention(network: Any, history: np.ndarray) -> np.ndarray:
     """float32 (L,): what the last block attends to from the last position, mean of the heads."""
-    h = network.inputs(torch.from_numpy(history.astype(np.int64))[None])
-    for block in network.blocks[:-1]:
-        h = block(h)
-    return network.blocks[-1].attention_weights(h)[0, :, -1].mean(0).numpy()
+    items = torch.from_numpy(history.astype(np.int64))[None].to(network.embedding.weight.device)
+    with evaluating(network):
+        return network.with_attention(items)[1][0, :, -1].mean(0).cpu().numpy()
 
 
 def _left_out(model: Any, history: np.ndarray, item: int) -> np.ndarray:
@@ -161,10 +183,12 @@ def vectors(bundle: Bundle) -> np.ndarray:
     """
     model = bundle.recommender
     if hasattr(model, "items"):
-        return model.items().numpy()
+        return model.items().cpu().numpy()
     if hasattr(getattr(model, "model", None), "item_vectors"):
-        with torch.inference_mode():
-            return model.model.item_vectors(torch.arange(len(bundle.catalogue))).numpy()
+        network = model.model
+        items = torch.arange(len(bundle.catalogue), device=network.embedding.weight.device)
+        with torch.inference_mode(), evaluating(network):
+            return network.item_vectors(items).cpu().numpy()
     raise ValueError(f"{bundle.name} has no vectors of films; expected a content, graph or "
                      "sequence model")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import warnings
@@ -47,15 +48,11 @@ class Exported(nn.Module):
             float (1, V); and of attention float (1, L), the mean of the heads.
         """
         network, last = self.network, (length - 1).long()
-        h = network.inputs(items.long())
-        for block in network.blocks[:-1]:
-            h = block(h)
-        top = network.norm(network.blocks[-1](h)).index_select(1, last)[:, 0]
-        scores = network.output(top)
         if not self.attends:
-            return (scores,)
-        weights = network.blocks[-1].attention_weights(h).mean(1)
-        return scores, weights.index_select(1, last)[:, 0]
+            return (network.output(network(items.long()).index_select(1, last)[:, 0]),)
+        hidden, weights = network.with_attention(items.long())
+        scores = network.output(hidden.index_select(1, last)[:, 0])
+        return scores, weights.mean(1).index_select(1, last)[:, 0]
 
 
 def export(bundle: Bundle, path: str | Path) -> Path:
@@ -65,14 +62,17 @@ def export(bundle: Bundle, path: str | Path) -> Path:
     weights are rounded already, so nothing is lost.
 
     Raises:
-        ValueError: the bundle holds no sequence model.
+        ValueError: the bundle holds no sequence model, or one that needs vectors of users.
     """
     import onnx
 
     network = getattr(bundle.recommender, "model", None)
     if not isinstance(network, NextItemModel):
         raise ValueError(f"{bundle.name} is no sequence model: there is nothing to export")
-    module = Exported(network).eval()
+    if network.late is not None:
+        raise ValueError(f"{bundle.name} needs a vector of each user, which a page does not have: "
+                         "expected a model without late fusion")
+    module = Exported(copy.deepcopy(network).cpu()).eval()
     example = (torch.zeros(1, network.max_length, dtype=torch.int32),
                torch.ones(1, dtype=torch.int32))
     names = ["scores", *(["attention"] if module.attends else [])]

@@ -152,17 +152,25 @@ def crossing(lengths: Sequence[float], a: Sequence[float], b: Sequence[float]) -
     return float(np.exp(np.log(lengths[i]) + share * np.log(lengths[i + 1] / lengths[i])))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m nbrec.growth",
+                                     description=__doc__.split("\n")[0])
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
     parser.add_argument("--output", type=Path, help="a csv; printed if not given")
     parser.add_argument("--step", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.step:
         print(json.dumps(step_cost(**json.loads(options.step))))
         return
-    from nbrec.records import provenance
+    from nbrec import checks, records
 
+    try:
+        for length in options.lengths:
+            checks.whole("length", length, low=1)
+        if options.output:
+            records.output_file(options.output)
+    except ValueError as error:
+        parser.error(str(error))
     tables = []
     long = [n for n in options.lengths if n >= 200]
     for lengths, sizes in [
@@ -174,7 +182,7 @@ def main() -> None:
             next_item_cost(m, n, sizes["d_model"], sizes["n_items"])
             for m, n in zip(table["model"], table["length"], strict=True)]
         tables.append(table)
-    facts = provenance()
+    facts = records.provenance()
     made = {key: facts[key] for key in ("commit", "cpu", "threads")}
     made["torch"] = facts["versions"]["torch"]
     table = pd.concat(tables).assign(**made)

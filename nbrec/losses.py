@@ -20,7 +20,7 @@ def cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: 
         hidden: float (T, D), one row per position that has a target.
         weight: float (V, D).
         bias: float (V,), or None.
-        targets: int64 (T,), catalogue indices.
+        targets: int64 (T,), catalogue indices; T may be 0.
 
     Returns:
         A scalar, in nats; divide by T for the mean.
@@ -77,7 +77,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             grad_w = torch.zeros_like(weight, dtype=wide) if need else None
             grad_b = torch.zeros_like(bias, dtype=wide) if need and bias is not None else None
             # One buffer for all chunks: fresh pages would cost as much as the product itself.
-            rows = min(len(h), max(1, CHUNK_LOGITS.get(device, CHUNK_LOGITS["cuda"]) // len(w)))
+            rows = max(1, min(len(h), CHUNK_LOGITS.get(device, CHUNK_LOGITS["cuda"]) // len(w)))
             buffer = torch.empty(rows, len(w), dtype=wide, device=hidden.device)
             for start in range(0, len(h), rows):
                 part = slice(start, start + rows)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import wasserstein_distance
 
+from nbrec import checks
 from nbrec.sequences import Sequences
 
 KS = (1, 20, 100, 300)
@@ -27,8 +28,8 @@ def target_ranks(
     """The rank of each user's target among all items that may be recommended.
 
     Ties are broken against the model: an item that scores as high as the target stands ahead of
-    it, so a model that scores everything alike never hits. A target whose score is NaN gets the
-    rank ``NEVER``.
+    it, so a model that scores everything alike never hits. So does an item whose score is NaN. A
+    target whose own score is NaN gets the rank ``NEVER``.
 
     Args:
         scores: float (B, V), higher is better.
@@ -40,26 +41,22 @@ def target_ranks(
         int64 (B,), 1 is best.
 
     Raises:
-        ValueError: the shapes do not fit, or a target is not in the catalogue.
+        ValueError: the shapes do not fit, or a target or a seen item is no catalogue index.
     """
     scores, targets = np.asarray(scores), np.asarray(targets)
     if scores.ndim != 2 or targets.shape != scores.shape[:1]:
         raise ValueError(
             f"scores {scores.shape} and targets {targets.shape}: expected (B, V) and (B,)"
         )
-    if len(targets) and not (0 <= targets.min() and targets.max() < scores.shape[1]):
-        raise ValueError(
-            f"targets {targets.min()}..{targets.max()}: expected catalogue indices in "
-            f"0..{scores.shape[1] - 1}"
-        )
+    targets = checks.indices(targets, scores.shape[1])
     rows = np.arange(len(targets))
     target_scores = scores[rows, targets]
-    ahead = scores >= target_scores[:, None]  # false for NaN on either side
+    ahead = ~(scores < target_scores[:, None])  # true for NaN on either side
     if seen is not None:
         if len(seen) != len(targets):
             raise ValueError(f"{len(seen)} arrays of seen items for {len(targets)} users")
-        if len(seen):
-            ahead[np.repeat(rows, [len(s) for s in seen]), np.concatenate(seen)] = False
+        items, offsets = checks.histories(seen, scores.shape[1], empty=True)
+        ahead[np.repeat(rows, np.diff(offsets)), items] = False
     ahead[rows, targets] = True
     ranks = ahead.sum(axis=1, dtype=np.int64)
     ranks[np.isnan(target_scores)] = NEVER
@@ -102,7 +99,13 @@ def ndcg(ranks: np.ndarray, k: int) -> float:
 
 
 def popularity(train: Sequences) -> np.ndarray:
-    """float64 (V,): the share of the training sequences that contain each item, per mille."""
+    """float64 (V,): the share of the training sequences that contain each item, per mille.
+
+    Raises:
+        ValueError: there is no sequence.
+    """
+    if not len(train):
+        raise ValueError("there is no training sequence: expected one or more")
     user = np.repeat(np.arange(len(train)), train.lengths)
     once = np.unique(user * train.n_items + train.items) % train.n_items
     return 1000.0 * np.bincount(once, minlength=train.n_items) / len(train)
@@ -127,8 +130,17 @@ def personalisation(
         distance of the two distributions of log10 popularity), coverage (share of the catalogue
         that is recommended at least once), gini (0: all items are recommended equally often, 1:
         one item only), stars (3, 2 or 1 by the thresholds ``STARS``).
+
+    Raises:
+        ValueError: nothing was recommended or watched, an item is no catalogue index, or floor is
+            not above 0.
     """
-    flat = np.asarray(recommended).ravel()
+    checks.number("floor", floor, above=0)
+    flat = checks.indices(np.ravel(recommended), len(popularity))
+    behaviour = checks.indices(behaviour, len(popularity))
+    if not len(flat) or not len(behaviour):
+        raise ValueError(f"{len(flat)} recommended and {len(behaviour)} watched items: expected "
+                         "one or more of each")
     logs = np.log10(np.maximum(popularity, floor))
     distance = float(wasserstein_distance(logs[flat], logs[behaviour]))
     times = np.sort(np.bincount(flat, minlength=len(popularity)))
@@ -146,8 +158,8 @@ def personalisation(
 
 def _ranks(ranks: np.ndarray, k: int) -> np.ndarray:
     ranks = np.asarray(ranks)
-    if k < 1 or ranks.ndim != 1 or not len(ranks) or ranks.min() < 1:
-        raise ValueError(
-            f"ranks of shape {ranks.shape} at k={k}: expected k >= 1 and ranks of 1 or more"
-        )
+    checks.whole("k", k, low=1)
+    if ranks.ndim != 1 or not len(ranks) or ranks.dtype.kind not in "iu" or ranks.min() < 1:
+        raise ValueError(f"ranks of shape {ranks.shape} and type {ranks.dtype}: expected one "
+                         "dimension of ranks, whole numbers of 1 or more")
     return ranks

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from nbrec import text
+from nbrec import checks, text
 from nbrec import train as training
 from nbrec.models import graph, next_item
 from nbrec.models.baselines import EASE, MarkovChain, Popularity
@@ -112,7 +112,8 @@ def create(name: str, documents: pd.Series | None = None,
         contexts: of a hybrid, context -> a recommender of that name, fitted or not; those that are
             not given are made with their default settings.
         settings: arguments of the model (``d_model``, ``last_n``, ..) and, for trained models, of
-            ``TrainSettings`` (``learning_rate``, ``seed``, ..); of graph models ``inductive`` too.
+            ``TrainSettings`` (``learning_rate``, ``seed``, ..); of graph models ``inductive`` too,
+            of models with early fusion its ``fusion_dropout``, by default the model's ``dropout``.
 
     Returns:
         An object with ``fit(train, validation) -> self`` and
@@ -133,15 +134,17 @@ def create(name: str, documents: pd.Series | None = None,
     train = {k: v for k, v in settings.items() if k in own}
     model = {k: v for k, v in settings.items() if k not in own}
     inductive = model.pop("inductive", False) if parts.base in GRAPHS else False
+    fusion_dropout = model.pop("fusion_dropout", None) if parts.items else None
     build = GRAPHS.get(parts.base) or NEURAL.get(parts.base) or partial(
         next_item.stack, blocks=tuple(parts.base.split("-")))
     inspect.signature(build).bind(0, **model)  # say now, not in fit, what is not known
     if parts.base in GRAPHS:
-        return GraphRecommender(build, TrainSettings(**GRAPH_TRAINING | train), model, inductive)
+        train = GRAPH_TRAINING | {"precision": "fp32"} | train
+        return GraphRecommender(build, TrainSettings(**train), model, inductive)
     made = {c: (contexts or {}).get(c) or create(
         c, documents, **{"seed": train.get("seed", 0)} if c in GRAPHS else {})
         for c in parts.contexts}
-    return SequenceRecommender(build, TrainSettings(**train), model, parts, made)
+    return SequenceRecommender(build, TrainSettings(**train), model, parts, made, fusion_dropout)
 
 
 def names() -> list[str]:
@@ -279,18 +282,26 @@ class SequenceRecommender:
         settings: arguments of the model.
         parts: what its name is made of.
         contexts: context -> recommender with ``items`` and ``users``, fitted or not.
+        fusion_dropout: of the early fusion, in [0, 1); None takes the model's ``dropout``.
         batch_size: histories per forward pass when scoring.
     """
 
     def __init__(self, build: Callable, train_settings: TrainSettings, settings: dict,
-                 parts: Parts, contexts: Mapping[str, Any], batch_size: int = 256):
+                 parts: Parts, contexts: Mapping[str, Any], fusion_dropout: float | None = None,
+                 batch_size: int = 256):
         self.build, self.train_settings, self.settings = build, train_settings, settings
         self.parts, self.contexts, self.batch_size = parts, dict(contexts), batch_size
+        if fusion_dropout is None:
+            fusion_dropout = (_defaults(build) | settings)["dropout"]
+        checks.number("fusion_dropout", fusion_dropout, low=0, below=1)
+        self.fusion_dropout = fusion_dropout
         self.history: History | None = None
 
     def describe(self) -> dict[str, Any]:
         """All settings, defaults and contexts included."""
         own = _defaults(self.build) | self.settings | self.train_settings.described()
+        if self.parts.items:
+            own["fusion_dropout"] = self.fusion_dropout
         if not self.contexts:
             return own
         return own | {"contexts": {name: c.describe() for name, c in self.contexts.items()}}
@@ -317,7 +328,8 @@ class SequenceRecommender:
             width = self.model.embedding.embedding_dim
             if self.parts.items:
                 self.model.early = EarlyFusion(
-                    {name: self.contexts[name].items() for name in self.parts.items}, width)
+                    {name: self.contexts[name].items() for name in self.parts.items}, width,
+                    self.fusion_dropout)
             if self.parts.user:
                 user = self.contexts[self.parts.user]
                 self.model.late = LateFusion(user.users([train[0]]).shape[1], width)

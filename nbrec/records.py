@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nbrec.files import atomic
+
 SCHEMA = 1  # raise it when the meaning of a field changes: older records are then run again
 IDENTITY = ["profile", "dataset", "model", "variant", "fold"]
 FIELDS = [
@@ -75,6 +77,37 @@ def record_path(
     name = re.sub(r"[^\w.+-]+", "-", Path(dataset).name)  # a dataset may be given as a path
     root = runs_folder() if folder is None else Path(folder)
     return root / profile / name / model / f"{variant}-fold{fold:02d}.json"
+
+
+def output_file(path: str | Path) -> Path:
+    """A file that results go to, its folder made if it is not there; asked before the work.
+
+    Raises:
+        ValueError: it is a folder, or its folder is a file or may not be written to.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: expected the name of a file, such as "
+                         f"{path / 'results.csv'}")
+    writable(path.parent)
+    return path
+
+
+def writable(folder: str | Path) -> Path:
+    """A folder for results, made if it is not there; to be asked before the work, not after it.
+
+    Raises:
+        ValueError: it is a file, or may not be written to.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"{folder} cannot take results ({error.strerror}): expected a folder "
+                         "that may be written to; name another one") from error
+    return folder
 
 
 def record_key(facts: Mapping[str, Any]) -> str:
@@ -142,17 +175,8 @@ def write_record(record: Mapping[str, Any], path: str | Path) -> Path:
     if missing := [f for f in FIELDS if f not in record]:
         raise ValueError(f"record for {path}: fields {missing} are missing; expected {FIELDS}")
     text = json.dumps(_plain(record), separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it readable by its owner alone
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with atomic(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
     return path
 
 
@@ -209,7 +233,8 @@ def load_records(folder: str | Path | None = None) -> pd.DataFrame:
         ValueError: if one of the records is damaged (the message names it).
     """
     root = runs_folder() if folder is None else Path(folder)
-    paths = sorted(root.rglob("*-fold[0-9][0-9].json"))
+    paths = sorted(path for path in root.rglob("*.json")
+                   if re.search(r"-fold\d{2,}\.json$", path.name) and path.name[0] != ".")
     if not paths:
         raise FileNotFoundError(
             f"no records below {root}; make some with nbrec.experiment.run(...)"
@@ -284,13 +309,27 @@ def _git(*arguments: str) -> str | None:
 
 
 def _commit() -> tuple[str | None, bool | None]:
-    """Commit and whether tracked files differ from it."""
+    """Commit and whether tracked files differ from it; of a package that pip has installed from a
+    repository, the commit that it took."""
     top = _git("rev-parse", "--show-toplevel")
     # An environment inside some other checkout must not borrow that checkout's commit.
     if top is None or Path(top).resolve() != Path(__file__).resolve().parents[1]:
-        return None, None
+        commit = _installed_commit()
+        return commit, (None if commit is None else False)
     commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "-uno")
     return commit, (None if commit is None or changes is None else bool(changes))
+
+
+def _installed_commit() -> str | None:
+    """What `pip install git+https://...` notes beside the package (PEP 610)."""
+    try:
+        distribution = metadata.distribution("nbrec")
+        if Path(distribution.locate_file("nbrec")).resolve() != Path(__file__).resolve().parent:
+            return None  # another copy than the one at work
+        noted = json.loads(distribution.read_text("direct_url.json") or "{}")
+        return noted.get("vcs_info", {}).get("commit_id")
+    except (metadata.PackageNotFoundError, json.JSONDecodeError):
+        return None
 
 
 def _cpu() -> str:
@@ -308,17 +347,20 @@ def _version(package: str) -> str | None:
         return getattr(sys.modules.get(package), "__version__", None)
 
 
-def provenance() -> dict[str, Any]:
-    """What a result was made with: versions, commit, device, processor, threads, date (UTC)."""
+def provenance(device: str = "cpu") -> dict[str, Any]:
+    """What a result was made with: versions, commit, device, processor, threads, date (UTC).
+
+    Args:
+        device: "cuda" or "cpu", where it was computed; a GPU is named in the result.
+    """
     import torch  # here, so that tables and records can be read without loading it
 
-    gpu = torch.cuda.is_available()
     commit, dirty = _commit()
     return {
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}},
         "commit": commit,
         "dirty": dirty,
-        "device": torch.cuda.get_device_name() if gpu else "cpu",
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else "cpu",
         "cpu": _cpu(),
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
@@ -336,7 +378,9 @@ def provenance_table(df: pd.DataFrame | None = None, **facts: Any) -> pd.DataFra
     Returns:
         one column "value", one row per fact.
     """
-    here = provenance()
+    import torch
+
+    here = provenance("cuda" if torch.cuda.is_available() else "cpu")
     versions = ", ".join(f"{name} {number}" for name, number in here["versions"].items() if number)
     rows: dict[str, Any] = {
         "commit": _commit_text(here["commit"], here["dirty"]),

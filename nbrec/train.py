@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -19,13 +19,17 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from tqdm import tqdm
 
-from nbrec import metrics
+from nbrec import checks, metrics
+from nbrec.files import atomic
 from nbrec.losses import bpr, chunked_cross_entropy
 from nbrec.models.graph import GraphModel
 from nbrec.models.next_item import NextItemModel
 from nbrec.sequences import Sequences
 
+log = logging.getLogger(__name__)
+
 STOP_ON = ("loss", "ndcg@10", "ndcg@10 with seen")
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -66,36 +70,52 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self):
+        checks.number("learning_rate", self.learning_rate, above=0)
+        checks.number("weight_decay", self.weight_decay, low=0)
         for name in ("batch_size", "max_epochs", "groups"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
-        if self.stop_on not in STOP_ON:
-            raise ValueError(f"stop_on={self.stop_on!r}: expected one of {', '.join(STOP_ON)}")
+            checks.whole(name, getattr(self, name), low=1)
+        checks.whole("patience", self.patience)
+        checks.number("min_improvement", self.min_improvement, low=0, below=1)
+        checks.choice("stop_on", self.stop_on, STOP_ON)
+        checks.choice("every_item", self.every_item, (False, True))
+        checks.choice("precision", self.precision, ("auto", *PRECISIONS))
+        checks.choice("device", self.device, ("auto", "cpu", "cuda"))
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device='cuda': torch finds no GPU here; expected one, or "
+                             "device='auto', which takes what there is")
+        checks.whole("seed", self.seed)
 
     def described(self) -> dict:
-        """All settings, as records and checkpoints keep them."""
-        settings = asdict(self)
+        """What decides the numbers, as records and checkpoints keep it.
+
+        The precision is the one that is used, so that runs of two precisions are never taken for
+        one; where a run was computed is told by its provenance.
+        """
+        settings = asdict(self) | {"precision": self.resolved_precision()}
+        del settings["device"]
         for name, only in (("stop_on", "loss"), ("every_item", False)):
             if settings[name] == only:  # unnamed in records from before there was a choice
                 del settings[name]
         return settings
 
     def resolved_device(self) -> str:
+        """"cpu" or "cuda"."""
         if self.device != "auto":
             return self.device
         return "cuda" if torch.cuda.is_available() else "cpu"
 
+    def resolved_precision(self) -> str:
+        """A key of ``PRECISIONS``."""
+        if self.precision != "auto":
+            return self.precision
+        if self.resolved_device() == "cpu":
+            return "fp32"
+        # Compute capability 8.0 brought bf16; a T4 (7.5) only emulates it.
+        return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16"
+
     def autocast_dtype(self) -> torch.dtype | None:
         """The type of the products; None for plain fp32."""
-        types = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-        if self.precision == "auto":
-            if self.resolved_device() == "cpu":
-                return None
-            # Compute capability 8.0 brought bf16; a T4 (7.5) only emulates it.
-            return torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.float16
-        if self.precision not in types:
-            raise ValueError(f"precision={self.precision!r}: expected auto, {', '.join(types)}")
-        return types[self.precision]
+        return PRECISIONS[self.resolved_precision()]
 
 
 @dataclass
@@ -145,7 +165,7 @@ def fit(model: NextItemModel | GraphModel, train: Sequences, validation: Sequenc
             user's vector after each item of ``items``; the row of a last item is not used.
 
     Raises:
-        ValueError: the catalogue does not fit, a sequence has fewer than two items, there are no
+        ValueError: the catalogues do not fit, a sequence has fewer than two items, there are no
             sequences, or the checkpoint belongs to other settings, another model or other data.
         FloatingPointError: the loss is not a number.
     """
@@ -158,6 +178,11 @@ def fit(model: NextItemModel | GraphModel, train: Sequences, validation: Sequenc
             raise ValueError(f"the {name} part has {len(data)} sequences, the shortest of "
                              f"{min(data.lengths, default=0)} items: expected one sequence or "
                              "more, and two items or more in each, an input and a target")
+    if not np.array_equal(train.catalogue, validation.catalogue):
+        at = int(np.argmax(train.catalogue != validation.catalogue))
+        raise ValueError(f"index {at} is movieId {train.catalogue[at]} in the training and "
+                         f"{validation.catalogue[at]} in the validation sequences: expected one "
+                         "catalogue; cut both parts from the same Sequences (Sequences.select)")
     data = {"train": train.digest(), "validation": validation.digest()}
     model = model.to(settings.resolved_device())
     if isinstance(model, GraphModel):
@@ -283,12 +308,16 @@ class Run:
         with seeded(self.settings.seed, epoch):
             for batch in self.train_batches(train, rng):
                 loss, n = self.step(batch)
+                if self.scaler.is_enabled():  # which takes no step on such a batch, and goes on
+                    good = torch.isfinite(loss)
+                    loss, n = torch.where(good, loss, 0.0), torch.where(good, n, 0)
                 total, count = total + loss, count + n
                 # Reading the loss makes a GPU wait, so only once a second, and only for a reader.
                 if not bar.disable and time.perf_counter() > shown + 1:
-                    bar.set_postfix(epoch=epoch + 1, loss=f"{float(total) / count:.4f}")
+                    bar.set_postfix(epoch=epoch + 1,
+                                    loss=f"{float(total) / max(float(count), 1):.4f}")
                     shown = time.perf_counter()
-        return self._finite(float(total) / count, "training")
+        return self._finite(float(total) / float(count) if count else math.nan, "training")
 
     def step(self, batch: list) -> tuple[Tensor, int]:
         """One optimiser step on one batch; its summed loss and its number of examples."""
@@ -350,12 +379,10 @@ class Run:
         meta = {"settings": self._identity(), "history": asdict(self.history),
                 "reference": self.reference, "waited": self.waited,
                 "scaler": self.scaler.state_dict()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         # Clones: a tied output layer shares its memory, which the format does not allow.
-        save_file({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, partial,
-                  metadata={"run": json.dumps(meta)})
-        os.replace(partial, path)
+        tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
+        with atomic(path) as temporary:
+            save_file(tensors, temporary, metadata={"run": json.dumps(meta)})
 
     def load(self, path: Path) -> None:
         try:
@@ -366,9 +393,10 @@ class Run:
             raise ValueError(f"{path} is not a checkpoint of a training run ({error}): delete it "
                              "to train from the start") from error
         asked, found = self._identity(), meta["settings"]
-        if found != asked:
-            differ = [f"  {key}: it has {found.get(key)}, asked for {asked.get(key)}"
-                      for key in sorted(asked | found) if found.get(key) != asked.get(key)]
+        differ = [f"  {key}: it has {found.get(key)}, asked for {asked.get(key)}"
+                  for key in sorted(asked | found)
+                  if found.get(key) != asked.get(key) and key != "precision"]
+        if differ or "precision" not in found:
             raise ValueError("\n".join([f"{path} belongs to another run:", *differ,
                                         "Delete it, or name another checkpoint."]))
         self.model.load_state_dict(below("model/", tensors))
@@ -379,7 +407,11 @@ class Run:
             # AdamW keeps its step count on the CPU unless it is fused on a GPU.
             state["state"].setdefault(int(number), {})[name] = value
         self.optimizer.load_state_dict(state)
-        self.scaler.load_state_dict(meta["scaler"])
+        if found["precision"] != asked["precision"]:
+            log.warning("%s was begun in %s and goes on in %s: the result is that of neither "
+                        "alone.", path, found["precision"], asked["precision"])
+        if meta["scaler"] and self.scaler.is_enabled():  # else it begins with its first scale
+            self.scaler.load_state_dict(meta["scaler"])
         self.history = History(**meta["history"])
         self.reference, self.waited = meta["reference"], meta["waited"]
 
@@ -398,8 +430,9 @@ class Run:
         return {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
     def _identity(self) -> dict:
-        """What a checkpoint must share with the run that resumes it; stopping rules may differ."""
-        free = ("max_epochs", "patience", "min_improvement", "device", "groups")
+        """What a checkpoint shares with the run that resumes it; stopping rules may differ, and
+        the precision, with a warning."""
+        free = ("max_epochs", "patience", "min_improvement", "groups")
         settings = {k: v for k, v in self.settings.described().items() if k not in free}
         shapes = {k: list(v.shape) for k, v in self.model.state_dict().items()}
         # The description holds what no shape tells: heads, dropout.
@@ -412,7 +445,12 @@ class RankingRun(Run):
     def __init__(self, model: GraphModel, settings: TrainSettings,
                  data: dict[str, str] | None = None):
         # Vectors of 64 numbers gain nothing from half precision, and sparse products lack it.
-        super().__init__(model, replace(settings, precision="fp32"), data)
+        if settings.precision == "auto":
+            settings = replace(settings, precision="fp32")
+        if settings.precision != "fp32":
+            raise ValueError(f"precision={settings.precision!r}: a graph model trains in fp32; "
+                             "expected fp32 or auto")
+        super().__init__(model, settings, data)
         self.seen = model.graph.interactions
 
     def train_batches(self, train: Sequences, rng: np.random.Generator) -> Iterator[list]:

@@ -17,10 +17,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from nbrec import metrics, movielens, recommenders
+from nbrec import checks, metrics, movielens, recommenders, records
 from nbrec.evaluate import evaluate
 from nbrec.profiles import get_profile
-from nbrec.records import provenance
 from nbrec.sequences import Sequences, build_sequences
 
 MEASURES = {"hr@10": metrics.hits, "ndcg@10": metrics.discounted_gains,
@@ -134,14 +133,13 @@ def reorder_ties(ratings: pd.DataFrame, order: str, seed: int = 0) -> pd.DataFra
     """
     if "timestamp" not in ratings:
         raise ValueError(f"ratings with the columns {', '.join(ratings)}: expected a timestamp")
+    checks.choice("order", order, ORDERS)
     if order == "file":
         return ratings
     if order == "id":
         return ratings.sort_values("movieId", kind="stable", ignore_index=True)
-    if order == "random":
-        rows = np.random.default_rng(seed).permutation(len(ratings))
-        return ratings.iloc[rows].reset_index(drop=True)
-    raise ValueError(f"order={order!r}: expected one of {', '.join(ORDERS)}")
+    rows = np.random.default_rng(seed).permutation(len(ratings))
+    return ratings.iloc[rows].reset_index(drop=True)
 
 
 def compare_ties(data: movielens.MovieLens, models: Iterable[str] = ("markov", "item-knn"),
@@ -166,6 +164,10 @@ def compare_ties(data: movielens.MovieLens, models: Iterable[str] = ("markov", "
         ValueError: there is no such order or model, or there are no times.
     """
     profile, rows = get_profile("verification"), []
+    checks.whole("seeds", seeds, low=1)
+    models, orders = list(models), list(orders)
+    for order in orders:
+        checks.choice("order", order, ORDERS)
     if unknown := [m for m in models if m not in profile.models]:
         raise ValueError(f"the profile has no settings for {unknown}; expected some of "
                          f"{', '.join(profile.models)}")
@@ -199,7 +201,7 @@ def _last_ahead(model: Any, sequences: Sequences) -> float:
     return ahead / len(sequences)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m nbrec.verification", description=compare_ties.__doc__.splitlines()[0])
     parser.add_argument("data", help="a data set with timestamps: a name, or the path of a csv")
@@ -210,10 +212,17 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=Path, help="a folder; stopped runs go on from there")
     parser.add_argument("--output", type=Path,
                         help="a csv, to which the rows are added; printed if not given")
-    options = parser.parse_args()
-    table = compare_ties(movielens.load(options.data), options.models, options.orders,
-                         options.seeds, options.name, options.checkpoints)
-    facts = provenance()
+    options = parser.parse_args(arguments)
+    try:
+        if options.output:
+            records.output_file(options.output)
+        if options.checkpoints:
+            records.writable(options.checkpoints)
+        table = compare_ties(movielens.load(options.data), options.models, options.orders,
+                             options.seeds, options.name, options.checkpoints)
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+    facts = records.provenance()
     table = table.assign(**{k: facts[k] for k in ("commit", "cpu", "date")})
     if not options.output:
         print(table.to_string())

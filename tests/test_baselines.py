@@ -14,8 +14,8 @@ def test_interactions_by_hand():
     """A repeat counts once, and every user has a row."""
     expected = [[1, 1, 1, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 1, 0, 1, 0]]
     assert interactions(TRAIN).toarray().tolist() == expected
-    assert history_matrix([np.array([3, 3, 0]), np.array([], int)], 5).toarray().tolist() == [
-        [1, 0, 0, 1, 0], [0] * 5]
+    assert history_matrix([np.array([3, 3, 0]), np.array([], int)], 5, empty=True).toarray(
+        ).tolist() == [[1, 0, 0, 1, 0], [0] * 5]
 
 
 def test_popularity_by_hand():

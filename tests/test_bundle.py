@@ -62,7 +62,9 @@ def test_nobody_is_trained_on_the_test_users(data, made):
     last = ratings.groupby("userId")["timestamp"].transform("max") == ratings["timestamp"]
     rows = last & ratings["userId"].isin(test)
     assert rows.sum() == len(test)
-    ratings.loc[rows, "movieId"] = ratings.loc[rows, "movieId"].values[::-1]
+    free = [sorted(set(ratings["movieId"]) - set(ratings["movieId"][ratings["userId"] == user]))
+            for user in ratings.loc[rows, "userId"]]
+    ratings.loc[rows, "movieId"] = [films[0] for films in free]
     assert (ratings["movieId"] != data.ratings["movieId"]).any()
     other = bundle.train("xlstm", PROFILE, 0, replace(data, ratings=ratings))
     for key, value in made["xlstm"].recommender.model.state_dict().items():

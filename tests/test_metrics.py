@@ -46,10 +46,16 @@ def test_ties_count_against_the_model():
 
 
 def test_nan_is_never_a_hit():
-    scores = np.array([[np.nan, 1.0, 0.0], [np.nan, 1.0, 0.0]])
-    ranks = m.target_ranks(scores, [0, 1])
+    scores = np.array([[np.nan, 1.0, 0.0], [2.0, 1.0, 0.0]])
+    ranks = m.target_ranks(scores, [0, 0])
     assert ranks.tolist() == [m.NEVER, 1]
     assert m.hit_rate(ranks, 300) == 0.5 and m.ndcg(ranks, 300) == 0.5
+
+
+def test_nan_of_another_item_stands_ahead_like_a_tie():
+    scores = np.array([[np.nan, 2.0, np.nan], [np.nan, 2.0, 1.0]])
+    assert m.target_ranks(scores, [1, 2]).tolist() == [3, 3]
+    assert m.target_ranks(scores, [1, 1], [[0], [0]]).tolist() == [2, 1]
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -154,7 +160,7 @@ def test_lists_are_taken_as_arrays():
 @pytest.mark.parametrize("targets", [[0, 3], [-1, 2]])
 def test_one_target_outside_the_catalogue_is_refused(targets):
     """The others are in it, so the least and the largest must both be looked at."""
-    with pytest.raises(ValueError, match=r"expected catalogue indices in 0\.\.2"):
+    with pytest.raises(ValueError, match=r"catalogue index .* expected 0\.\.2"):
         m.target_ranks(np.zeros((2, 3)), targets)
 
 
@@ -164,9 +170,10 @@ def test_seen_items_of_fewer_users_are_refused():
 
 
 @pytest.mark.parametrize("metric", [m.hits, m.reciprocal_ranks, m.discounted_gains])
-@pytest.mark.parametrize("ranks, k", [([3, 0], 5), ([[1, 2]], 5), ([1, 2], 0)])
+@pytest.mark.parametrize("ranks, k", [([3, 0], 5), ([[1, 2]], 5), ([1, 2], 0), ([1, 2], 1.5),
+                                      ([1.5, 2], 5), ([], 5)])
 def test_every_metric_refuses_impossible_ranks(metric, ranks, k):
-    with pytest.raises(ValueError, match="expected k >= 1 and ranks of 1 or more"):
+    with pytest.raises(ValueError, match="expected a whole number|expected one dimension of rank"):
         metric(np.array(ranks), k)
 
 

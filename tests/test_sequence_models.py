@@ -51,7 +51,7 @@ def test_block_equals_torchs_encoder_layer(block):
 
 def test_attention_equals_its_weights_times_values(block):
     h = torch.randn(2, 6, 16, dtype=torch.float64)
-    weights = block.attention_weights(h)
+    weights = block.with_weights(h)[1]
     _, _, v = block._heads(h)
     assert torch.allclose(block.w_o((weights @ v).transpose(1, 2).flatten(2)), block.attention(h),
                           atol=1e-12)

@@ -6,7 +6,7 @@
   const LENGTH = 90;  // what the networks see of a history: its last films
   const $ = (id) => document.getElementById(`play-${id}`);
 
-  let data, tell;
+  let data, tell, reader;
   let history = [];    // films, oldest first
   let target = null;   // the true next film of a test user
   let models = {};     // name -> promise of { score(items), why(items, item) }
@@ -78,10 +78,11 @@
     return models[name];
   }
 
-  /* Cosines of the catalogue to films that only a text model knows, or null. */
-  async function byContent(others) {
+  /* Cosines of the catalogue to films of which a model knows nothing, or null. */
+  async function byContent(films) {
     const place = new Map(data.others.map((row, i) => [row, data.catalogue.length + i]));
-    const rows = others.map((film) => place.get(film.row)).filter((row) => row !== undefined);
+    const rows = films.map((film) => film.item === null ? place.get(film.row) : film.item)
+      .filter((row) => row !== undefined);
     if (!rows.length) return null;
     const space = nbrecPlay.vectors(await load("vectors-minibert", tell));
     const mean = new Float64Array(space.width);
@@ -104,26 +105,29 @@
     try {
       const made = await model(name);
       const began = performance.now();
-      let scores, note = "";
-      if (items.length) scores = await made.score(items);
-      else if (outside.length && (scores = await byContent(outside))) {
-        note = "The catalogue of the models has none of these films: what you see is close to them "
-          + "in content (MiniBERT, titles, genres and tags).";
-      } else {
-        scores = data.popularity;
-        note = outside.length ? "No model knows any of these films: what you see is popular."
-          : "Your history is empty: what you see is popular. Add a film.";
+      let scores = items.length ? await made.score(items) : null, how = "model", note = "";
+      const seen = new Set($("hide").checked ? items : []);
+      // A sum of similarities that is 0 is no opinion: nobody has seen both films.
+      const spoken = (i) => !seen.has(i) && (name !== "item-knn" || scores[i] > 0);
+      if (!scores || !data.catalogue.some((_, i) => spoken(i))) {
+        how = (scores = history.length ? await byContent(history) : null) ? "content" : "popular";
+        scores = scores || data.popularity;
+        note = how === "content" ? `${label} knows none of these films: what you see is close to `
+          + "them in content (MiniBERT, titles, genres and tags)."
+          : history.length ? `${label} knows none of these films: what you see is popular.`
+            : "Your history is empty: what you see is popular. Add a film.";
       }
       const time = performance.now() - began;
       if (ticket !== latest) return;
-      if (items.length && outside.length) {
+      if (how === "model" && outside.length) {
         note = `${outside.length} of your films ${outside.length > 1 ? "are" : "is"} not in the `
           + "catalogue and passed over.";
       }
-      if (items.length > LENGTH && name !== "item-knn") {
+      if (how === "model" && items.length > LENGTH && name !== "item-knn") {
         note += ` ${label} sees the last ${LENGTH} films.`;
       }
-      show(name, scores, items, time, note);
+      show(name, scores, how === "model" ? items : [], time, note, how,
+        how === "model" ? spoken : (i) => !seen.has(i));
     } catch (error) {
       if (ticket === latest) say(`${label} could not be loaded: ${error.message}.`);
     } finally {
@@ -133,18 +137,22 @@
     }
   }
 
-  function show(name, scores, items, time, note) {
+  function show(name, scores, items, time, note, how, allowed) {
     const hide = $("hide").checked, seen = new Set(items);
     const k = Math.min(50, Math.max(1, Math.round($("k").value) || 12));
     const order = Array.from(scores, (_, i) => i).filter((i) => !(hide && seen.has(i)))
       .sort((a, b) => scores[b] - scores[a] || a - b);
-    const best = order.slice(0, k);
+    const best = order.filter(allowed).slice(0, k);
+    if (best.length < Math.min(k, order.length)) {
+      note += ` It has something to say of ${best.length} films only.`;
+    }
     const powers = best.map((i) => Math.exp(scores[i] - scores[best[0]]));
     const sum = powers.reduce((a, b) => a + b, 0);
     const focus = [...$("results").children].findIndex((row) =>
       row.contains(document.activeElement));
     $("results").replaceChildren(...best.map((item, i) =>
-      result(name, items, item, i + 1, powers[i] / sum, scores[item])));
+      result(name, items, item, i + 1, measured(how, powers[i] / sum, scores[item]),
+        scores[item])));
     if (focus >= 0) $("results").children[Math.min(focus, best.length - 1)]
       ?.querySelector("button:last-of-type:not(:disabled)")?.focus();
     say(`${best.length} recommendations${items.length ? ` of ${LABELS[name]}` : ""} in `
@@ -155,8 +163,13 @@
       + `next film among its first 20 for ${(100 * metrics[name]["hr@20"]).toFixed(1)}%.`;
   }
 
-  function result(name, items, item, place, share, score) {
-    const film = data.items[item], percent = `${(100 * share).toFixed(1)}%`;
+  /* Width of a bar, and what stands beside it: only a model's scores make confidences. */
+  const measured = (how, share, score) => how === "content" ? [score, `cosine ${score.toFixed(2)}`]
+    : how === "popular" ? [score / 1000, `${(score / 10).toFixed(1)}% of users`]
+      : [share, `${(100 * share).toFixed(1)}%`];
+
+  function result(name, items, item, place, [share, words], score) {
+    const film = data.items[item];
     const reason = element("div", { id: `play-why-${place}`, class: "play-why", hidden: true });
     const button = element("button", { type: "button", "aria-expanded": "false",
       "aria-controls": reason.id, "aria-label": `Why ${named(film)}?`, onclick: async () => {
@@ -178,7 +191,7 @@
         film === target ? element("em", {}, " ✓ the true next film") : "",
         element("div", { class: "play-bar", "aria-hidden": "true" },
           element("span", { style: `width:${100 * share}%` }))),
-      element("span", { class: "play-share" }, percent),
+      element("span", { class: "play-share" }, words),
       ...(items.length ? [button, add, reason] : [add]));
   }
 
@@ -302,29 +315,44 @@
     replace(drawn, null, `A made-up history: ${genre}.`);
   }
 
+  /* The films of an export become the history; what was not found may be chosen. */
+  function fromLetterboxd(matched, unmatched) {
+    const liked = matched.filter(({ rating }) => !(rating < 3));
+    const known = liked.filter(({ film }) => film.item !== null);
+    const used = (known.length ? known : liked).slice(-LENGTH).map(({ film }) => film);
+    replace(used, null, `${matched.length} of ${matched.length + unmatched.length} films were found `
+      + `in MovieLens, ${known.length} of those that you rated 3 stars or more, or not at all, are in `
+      + `the catalogue. ${used.length < known.length ? `The last ${used.length}` : "They"} are your `
+      + "history now.");
+    const table = (head, rows) => element("table", { class: "nbrec-table" },
+      element("thead", {}, element("tr", {}, ...head.map((h) => element("th", { scope: "col" }, h)))),
+      element("tbody", {}, ...rows.map((row) => element("tr", {},
+        ...row.map((cell) => element("td", {}, ...[cell].flat()))))));
+    const shown = ({ name, year }) => year ? `${name} (${year})` : name;
+    const choose = (one, film) => {
+      const chosen = { ...one, film, how: data.letterboxd.chosen };
+      fromLetterboxd([...matched, chosen].sort((a, b) => a.row - b.row),
+        unmatched.filter((other) => other !== one));
+      $("matches").querySelector("summary").focus();
+    };
+    const choices = (one) => one.candidates.map((film) => element("button", { type: "button",
+      "aria-label": `${shown(one)} is ${named(film)}`, onclick: () => choose(one, film) },
+    named(film)));
+    $("matches").replaceChildren(element("summary", {}, "What was found, how, and what was not"),
+      element("div", { class: "play-scroll", tabindex: "0", role: "region",
+        "aria-label": "Films of your file" },
+        table(["in your file", "in MovieLens", "how"], matched.map((one) =>
+          [shown(one), named(one.film), one.how])),
+        table(["not found", "why", "it is"], unmatched.map((one) =>
+          [shown(one), one.reason, choices(one)]))));
+  }
+
   async function letterboxd(file) {
     $("matches").hidden = true;
     try {
-      const found = await nbrecLetterboxd.films(file);
-      const { matched, unmatched } = nbrecLetterboxd.match(found, data);
-      const liked = matched.filter(({ rating }) => !(rating < 3));
-      const known = liked.filter(({ film }) => film.item !== null);
-      const used = (known.length ? known : liked).slice(-LENGTH).map(({ film }) => film);
-      replace(used, null, `${matched.length} of ${found.length} films were found in MovieLens, `
-        + `${known.length} of those that you rated 3 stars or more, or not at all, are in the `
-        + `catalogue. ${used.length < known.length ? `The last ${used.length}` : "They"} are your `
-        + "history now.");
-      const table = (head, rows) => element("table", { class: "nbrec-table" },
-        element("thead", {}, element("tr", {}, ...head.map((h) => element("th", { scope: "col" }, h)))),
-        element("tbody", {}, ...rows.map((row) => element("tr", {},
-          ...row.map((cell) => element("td", {}, cell))))));
-      const shown = ({ name, year }) => year ? `${name} (${year})` : name;
-      $("matches").replaceChildren(element("summary", {}, "What was found, how, and what was not"),
-        element("div", { class: "play-scroll", tabindex: "0", role: "region",
-          "aria-label": "Films of your file" },
-          table(["in your file", "in MovieLens", "how"], matched.map((one) =>
-            [shown(one), named(one.film), one.how])),
-          table(["not found", "why"], unmatched.map((one) => [shown(one), one.reason]))));
+      const rows = await reader.films(file);
+      const { matched, unmatched } = reader.match(rows, data);
+      fromLetterboxd(matched, unmatched);
       $("matches").hidden = false;
     } catch (error) {
       $("note").textContent = error.message;
@@ -336,6 +364,7 @@
   async function start() {
     tell = progress($("progress"), $("reading"));
     data = await films(tell);
+    reader = nbrecLetterboxd(data.letterboxd);
     $("progress").hidden = true;
     $("reading").textContent = "";
     search($("search"), $("found"), (query) =>

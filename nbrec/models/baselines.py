@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy import sparse
 
+from nbrec import checks
 from nbrec.sequences import Sequences
 
 
@@ -17,8 +20,10 @@ class Popularity:
         return self
 
     def score(self, histories: list[np.ndarray]) -> np.ndarray:
-        """float32 (B, V): the same row for every history."""
-        return np.tile(self.counts, (len(histories), 1))
+        """float32 (B, V): the same row for every history, checked as by ``history_matrix``."""
+        counts = fitted(self, "counts")
+        checks.histories(histories, len(counts))
+        return np.tile(counts, (len(histories), 1))
 
 
 class MarkovChain:
@@ -32,8 +37,7 @@ class MarkovChain:
     """
 
     def __init__(self, smoothing: float = 10.0):
-        if smoothing <= 0:
-            raise ValueError(f"smoothing={smoothing}: expected a number above 0")
+        checks.number("smoothing", smoothing, above=0)
         self.smoothing = smoothing
 
     def fit(self, train: Sequences, validation: Sequences | None = None) -> MarkovChain:
@@ -51,8 +55,12 @@ class MarkovChain:
         return self
 
     def score(self, histories: list[np.ndarray]) -> np.ndarray:
-        """float32 (B, V): the probabilities that follow each history's last item."""
-        last = np.array([history[-1] for history in histories], dtype=np.int64)
+        """float32 (B, V): the probabilities that follow each history's last item.
+
+        ``history_matrix`` says what a history may be.
+        """
+        items, offsets = checks.histories(histories, fitted(self, "counts").shape[0])
+        last = items[offsets[1:] - 1]
         smoothed = self.counts[last].toarray() + self.smoothing * self.shares
         return smoothed / (self.totals[last, None] + self.smoothing).astype(np.float32)
 
@@ -68,8 +76,7 @@ class EASE:
     """
 
     def __init__(self, l2: float = 250.0):
-        if l2 <= 0:
-            raise ValueError(f"l2={l2}: expected a number above 0")
+        checks.number("l2", l2, above=0)
         self.l2 = l2
 
     def fit(self, train: Sequences, validation: Sequences | None = None) -> EASE:
@@ -83,8 +90,8 @@ class EASE:
         return self
 
     def score(self, histories: list[np.ndarray]) -> np.ndarray:
-        """float32 (B, V)."""
-        return history_matrix(histories, len(self.weights)) @ self.weights
+        """float32 (B, V); ``history_matrix`` says what a history may be."""
+        return history_matrix(histories, len(fitted(self, "weights"))) @ self.weights
 
 
 def interactions(sequences: Sequences) -> sparse.csr_array:
@@ -92,11 +99,36 @@ def interactions(sequences: Sequences) -> sparse.csr_array:
     return _binary(sequences.items, sequences.offsets, sequences.n_items)
 
 
-def history_matrix(histories: list[np.ndarray], n_items: int) -> sparse.csr_array:
-    """float32 (B, V): 1 where the history contains the item."""
-    lengths = np.array([len(history) for history in histories])
-    items = np.concatenate(histories) if len(histories) else np.empty(0, np.int32)
-    return _binary(items, np.concatenate(([0], np.cumsum(lengths))), n_items)
+def history_matrix(histories: list[np.ndarray], n_items: int, last_n: int | None = None,
+                   empty: bool = False) -> sparse.csr_array:
+    """float32 (B, V): 1 where the history contains the item.
+
+    Args:
+        histories: int (L,) each, L >= 1, catalogue indices in 0..V-1, oldest first.
+        n_items: size V of the catalogue.
+        last_n: use only the last n items of a history; None uses all.
+        empty: whether L may be 0. For whoever scores it may not: nothing follows from nothing.
+
+    Raises:
+        ValueError: a history is empty, or holds anything but catalogue indices.
+    """
+    items, offsets = checks.histories(histories, n_items, empty)
+    if last_n is not None:
+        late = np.arange(len(items)) >= np.repeat(offsets[1:] - last_n, np.diff(offsets))
+        items = items[late]
+        offsets = np.concatenate(([0], np.cumsum(np.minimum(np.diff(offsets), last_n))))
+    return _binary(items, offsets, n_items)
+
+
+def fitted(model: Any, name: str) -> Any:
+    """What ``fit`` has made.
+
+    Raises:
+        RuntimeError: before ``fit``.
+    """
+    if not hasattr(model, name):
+        raise RuntimeError("this model has not been trained: call fit first")
+    return getattr(model, name)
 
 
 def _binary(items: np.ndarray, offsets: np.ndarray, n_items: int) -> sparse.csr_array:

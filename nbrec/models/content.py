@@ -29,7 +29,7 @@ class Content:
         return (normalize(h, "l1") if len(histories) else h) @ self.vectors
 
     def score(self, histories: list[np.ndarray]) -> np.ndarray:
-        """float32 (B, V), in [-1, 1]."""
+        """float32 (B, V), in [-1, 1]; ``history_matrix`` says what a history may be."""
         users = self.users(histories)
         scores = (normalize(users) if len(histories) else users) @ self.vectors.T
         return scores.toarray() if sparse.issparse(scores) else scores

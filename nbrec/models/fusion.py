@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nbrec import checks
+
 
 class EarlyFusion(nn.Module):
     """What is learned about an item, joined with what was known of it before.
@@ -28,6 +30,7 @@ class EarlyFusion(nn.Module):
 
     def __init__(self, contexts: dict[str, Tensor], d_model: int, dropout: float = 0.1):
         super().__init__()
+        checks.number("dropout", dropout, low=0, below=1)
         if not contexts:
             raise ValueError("there is no context to join with: expected one or more")
         for name, vectors in contexts.items():

@@ -11,7 +11,9 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nbrec import checks
 from nbrec.models.baselines import history_matrix
+from nbrec.models.next_item import evaluating
 
 
 class Graph:
@@ -20,12 +22,16 @@ class Graph:
     Nodes 0..V-1 are the films, node V + u is user u. Row i of ``rows`` holds the neighbours N(i).
 
     Args:
-        histories: int arrays of catalogue indices, one per user.
+        histories: int arrays of catalogue indices, one per user; a user may have none.
         n_items: size V of the catalogue.
+
+    Raises:
+        ValueError: a history holds anything but catalogue indices.
     """
 
     def __init__(self, histories: list[np.ndarray], n_items: int):
-        m = history_matrix(histories, n_items)
+        checks.whole("n_items", n_items, low=1)
+        m = history_matrix(histories, n_items, empty=True)
         self.n_items = n_items
         self.rows = sparse.block_array([[None, m.T], [m, None]], format="csr", dtype=np.float32)
         self.rows.resize((n_items + len(histories),) * 2)  # where a block has no entry at all
@@ -159,6 +165,8 @@ class GATLayer(nn.Module):
 
     def __init__(self, d_model: int, n_heads: int):
         super().__init__()
+        checks.whole("d_model", d_model, low=1)
+        checks.whole("n_heads", n_heads, low=1)
         if d_model % n_heads:
             raise ValueError(f"d_model={d_model} is not a multiple of n_heads={n_heads}")
         self.n_heads = n_heads
@@ -282,6 +290,8 @@ class GraphModel(nn.Module):
     def __init__(self, graph: Graph, layers: list[nn.Module], d_model: int, dropout: float = 0.0,
                  activation=None, mean: bool = False, std: float = 0.1):
         super().__init__()
+        checks.whole("d_model", d_model, low=1)
+        checks.number("dropout", dropout, low=0, below=1)
         self.graph, self.mean = graph, mean
         self.embedding = nn.Embedding(graph.n_nodes, d_model)
         nn.init.normal_(self.embedding.weight, std=std)
@@ -322,11 +332,16 @@ class GraphModel(nn.Module):
 
         Returns:
             float (B, D) and float (V, D).
+
+        Raises:
+            ValueError: a history is empty, or holds anything but catalogue indices.
         """
+        checks.histories(histories, self.n_items)
         nodes = [None if fold_in else self.nodes.get(np.unique(h).astype(np.int32).tobytes())
                  for h in histories]
         new = [h for h, node in zip(histories, nodes, strict=True) if node is None]
-        h = self(self.graph.with_users(new) if new else None)
+        with evaluating(self):
+            h = self(self.graph.with_users(new) if new else None)
         items, users = h[: self.graph.n_items], h[self.graph.n_items :]
         guests = iter(range(len(users) - len(new), len(users)))
         rows = [next(guests) if node is None else node for node in nodes]
@@ -335,12 +350,14 @@ class GraphModel(nn.Module):
 
 def gcn(graph: Graph, d_model: int = 64, n_layers: int = 2, dropout: float = 0.5) -> GraphModel:
     """The thesis's GCN; the defaults are those of its Table 3.6."""
+    checks.whole("n_layers", n_layers, low=1)
     layers = [GCNLayer(d_model) for _ in range(n_layers)]
     return GraphModel(graph, layers, d_model, dropout, nn.ReLU())
 
 
 def lightgcn(graph: Graph, d_model: int = 64, n_layers: int = 2) -> GraphModel:
     """The thesis's LightGCN; the defaults are those of its Table 3.6."""
+    checks.whole("n_layers", n_layers)
     layers = [LightGCNLayer() for _ in range(n_layers)]
     return GraphModel(graph, layers, d_model, mean=True, std=0.01)
 
@@ -348,5 +365,6 @@ def lightgcn(graph: Graph, d_model: int = 64, n_layers: int = 2) -> GraphModel:
 def gat(graph: Graph, d_model: int = 64, n_layers: int = 2, n_heads: int = 4,
         dropout: float = 0.5) -> GraphModel:
     """The thesis's GAT; the defaults are those of its Table 3.6."""
+    checks.whole("n_layers", n_layers, low=1)
     layers = [GATLayer(d_model, n_heads) for _ in range(n_layers)]
     return GraphModel(graph, layers, d_model, dropout, nn.ELU())

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from scipy import sparse
 
-from nbrec.models.baselines import history_matrix, interactions
+from nbrec import checks
+from nbrec.models.baselines import fitted, history_matrix, interactions
 from nbrec.sequences import Sequences
 
 
@@ -32,9 +33,8 @@ class ItemKNN:
     """
 
     def __init__(self, last_n: int | None = None, neighbours: int | None = None):
-        for name, value in (("last_n", last_n), ("neighbours", neighbours)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: expected 1 or more, or None for all")
+        checks.whole("last_n", last_n, low=1, none=True)
+        checks.whole("neighbours", neighbours, low=1, none=True)
         self.last_n = last_n
         self.neighbours = neighbours
 
@@ -51,13 +51,31 @@ class ItemKNN:
     def score(self, histories: list[np.ndarray]) -> np.ndarray:
         """float32 (B, V): summed similarities to the items of each history.
 
-        The items of the history score too; whoever ranks leaves them out.
+        The items of the history score too; whoever ranks leaves them out. ``history_matrix`` says
+        what a history may be.
         """
-        if self.last_n is not None:
-            histories = [history[-self.last_n :] for history in histories]
+        s = fitted(self, "similarities")
         # S is symmetric, so the sum of columns of Method 3.1 is a sum of rows.
-        h = history_matrix(histories, self.similarities.shape[0])
-        return product(h, self.similarities, dense=True)
+        return product(history_matrix(histories, s.shape[0], self.last_n), s, dense=True)
+
+    def contributions(self, history: np.ndarray, item: int) -> np.ndarray:
+        """What each item of a history adds to the score of an item: ``score`` is their sum.
+
+        Args:
+            history: int (L,), catalogue indices, oldest first.
+            item: a catalogue index.
+
+        Returns:
+            float32 (L,). An item that stands several times counts once, at its last place; one
+            that is older than the ``last_n`` last items adds 0.
+        """
+        s = fitted(self, "similarities")
+        used = history_matrix([history], s.shape[0], self.last_n).indices
+        checks.indices(item, s.shape[1])
+        history = np.asarray(history)
+        last = len(history) - 1 - np.unique(history[::-1], return_index=True)[1]
+        counted = np.isin(np.arange(len(history)), last) & np.isin(history, used)
+        return np.where(counted, s[:, [item]].toarray()[history, 0], 0).astype(np.float32)
 
 
 def product(a: sparse.csr_array, b: sparse.csr_array, dense: bool = False):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nbrec import checks
 from nbrec.models.selective_scan import selective_scan, selective_step
 
 
@@ -28,11 +29,18 @@ class MambaBlock(nn.Module):
         dropout: probability in [0, 1).
         residual: whether X is added, as in Gu and Dao's code; eq. 3.10 itself has no such term.
         zoh: whether B is discretised exactly; see ``selective_scan_recurrent``.
+
+    Raises:
+        ValueError: a size is no whole number of 1 or more, or dropout is out of its range.
     """
 
     def __init__(self, d_model: int, d_state: int = 16, d_conv: int = 8, expand: int = 2,
                  dropout: float = 0.1, residual: bool = True, zoh: bool = False):
         super().__init__()
+        for name, value in (("d_model", d_model), ("d_state", d_state), ("d_conv", d_conv),
+                            ("expand", expand)):
+            checks.whole(name, value, low=1)
+        checks.number("dropout", dropout, low=0, below=1)
         d_inner, rank = expand * d_model, math.ceil(d_model / 16)
         self.residual, self.zoh = residual, zoh
         self.norm = nn.LayerNorm(d_model)
@@ -130,6 +138,7 @@ class Mamba4RecBlock(MambaBlock):
         self.w_2 = nn.Linear(4 * d_model, d_model)
         self.norm_mixer = nn.LayerNorm(d_model)
         self.norm_ff = nn.LayerNorm(d_model)
+        checks.number("dropout", dropout, low=0, below=1)
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nbrec import checks
 from nbrec.models.fusion import EarlyFusion, LateFusion
 from nbrec.models.mamba import Mamba4RecBlock, MambaBlock
 from nbrec.models.transformer import PreNormBlock, TransformerBlock, sinusoidal_positions
@@ -36,12 +39,18 @@ class NextItemModel(nn.Module):
             a bare residual needs.
         output_bias: whether the output layer has b_out.
         tied: whether W_out is the transposed embedding.
+
+    Raises:
+        ValueError: a size is no whole number of 1 or more, or dropout is out of its range.
     """
 
     def __init__(self, n_items: int, blocks: list[nn.Module], d_model: int, max_length: int = 90,
                  dropout: float = 0.1, positions: bool | str = True, final_norm: bool = False,
                  output_bias: bool = True, tied: bool = False):
         super().__init__()
+        for name, value in (("n_items", n_items), ("d_model", d_model), ("max_length", max_length)):
+            checks.whole(name, value, low=1)
+        checks.number("dropout", dropout, low=0, below=1)
         self.max_length = max_length
         self.early: EarlyFusion | None = None
         self.late: LateFusion | None = None
@@ -91,6 +100,21 @@ class NextItemModel(nn.Module):
             h = block(h)
         return self.norm(h)
 
+    def with_attention(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """``forward``, and the weights of the last block, which must be one of attention.
+
+        Args:
+            items: int64 (B, L), padded on the right.
+
+        Returns:
+            float (B, L, D), and float (B, H, L, L) as ``TransformerBlock.with_weights`` gives it.
+        """
+        h = self.inputs(items)
+        for block in self.blocks[:-1]:
+            h = block(h)
+        h, weights = self.blocks[-1].with_weights(h)
+        return self.norm(h), weights
+
     @torch.inference_mode()
     def step(self, items: Tensor, state: tuple | None = None) -> tuple[Tensor, tuple]:
         """``forward`` for one more item of each sequence, without looking at the others again.
@@ -113,11 +137,12 @@ class NextItemModel(nn.Module):
                 raise ValueError(f"item {t + 1} has no position: max_length={self.max_length}. "
                                  "Start again from the last items")
             h = h + self.positions[t]
-        h, after = self.dropout(h), []
-        for block, before in zip(self.blocks, states, strict=True):
-            h, new = block.step(h, before)
-            after.append(new)
-        return self.norm(h), (t + 1, after)
+        after = []
+        with evaluating(self):
+            for block, before in zip(self.blocks, states, strict=True):
+                h, new = block.step(h, before)
+                after.append(new)
+            return self.norm(h), (t + 1, after)
 
     @torch.inference_mode()
     def score(self, items: Tensor, lengths: Tensor, users: Tensor | None = None) -> Tensor:
@@ -131,8 +156,9 @@ class NextItemModel(nn.Module):
         Returns:
             float (B, V): the logits y.
         """
-        h = self(items)[torch.arange(len(items), device=items.device), lengths - 1]
-        return self.output(h if self.late is None else self.late(h, users))
+        with evaluating(self):
+            h = self(items)[torch.arange(len(items), device=items.device), lengths - 1]
+            return self.output(h if self.late is None else self.late(h, users))
 
     def score_histories(self, histories: list[np.ndarray], users: Tensor | None = None,
                         batch_size: int = 256) -> np.ndarray:
@@ -147,20 +173,19 @@ class NextItemModel(nn.Module):
             float32 (B, V): the logits.
 
         Raises:
-            ValueError: a history is empty.
+            ValueError: a history is empty, or holds anything but catalogue indices.
         """
         device = self.embedding.weight.device
-        histories = [history[-self.max_length:] for history in histories]
-        lengths = np.array([len(history) for history in histories])
-        if len(lengths) and not lengths.min():
-            raise ValueError("an empty history has no next item: give at least one item")
-        scores = np.empty((len(histories), self.n_items), np.float32)
+        flat, offsets = checks.histories(histories, self.n_items)
+        lengths = np.minimum(np.diff(offsets), self.max_length)
+        starts = offsets[1:] - lengths
+        scores = np.empty((len(lengths), self.n_items), np.float32)
         order = np.argsort(lengths, kind="stable")  # neighbours need little padding
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             items = np.zeros((len(rows), lengths[rows].max()), np.int64)
             for i, row in enumerate(rows):
-                items[i, : lengths[row]] = histories[row]
+                items[i, : lengths[row]] = flat[starts[row] : offsets[row + 1]]
             scores[rows] = self.score(
                 torch.from_numpy(items).to(device), torch.from_numpy(lengths[rows]).to(device),
                 None if users is None else users[rows].to(device),
@@ -168,11 +193,24 @@ class NextItemModel(nn.Module):
         return scores
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """No dropout inside, whoever asks and whenever; after it the mode is as it was."""
+    if not model.training:
+        yield
+        return
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
+
+
 def transformer(n_items: int, d_model: int = 512, n_layers: int = 2, n_heads: int = 8,
                 d_ff: int | None = None, dropout: float = 0.1, max_length: int = 90
                 ) -> NextItemModel:
     """The thesis's Transformer; the defaults are those of its Table 3.1."""
-    blocks = [TransformerBlock(d_model, n_heads, d_ff, dropout) for _ in range(n_layers)]
+    blocks = [TransformerBlock(d_model, n_heads, d_ff, dropout) for _ in _layers(n_layers)]
     return NextItemModel(n_items, blocks, d_model, max_length, dropout)
 
 
@@ -184,7 +222,8 @@ def sasrec(n_items: int, d_model: int = 64, n_layers: int = 2, n_heads: int = 1,
     matrix of the embedding and has no bias, and the feed-forward network is no wider than the
     model. Unlike SASRec's own code: a plain pre-norm block, whose queries are no special case.
     """
-    blocks = [PreNormBlock(d_model, n_heads, d_ff or d_model, dropout) for _ in range(n_layers)]
+    d_ff = d_model if d_ff is None else d_ff
+    blocks = [PreNormBlock(d_model, n_heads, d_ff, dropout) for _ in _layers(n_layers)]
     return NextItemModel(n_items, blocks, d_model, max_length, dropout, positions="learned",
                          final_norm=True, output_bias=False, tied=True)
 
@@ -198,7 +237,7 @@ def mamba(n_items: int, d_model: int = 512, n_layers: int = 2, d_state: int = 16
     none there.
     """
     blocks = [MambaBlock(d_model, d_state, d_conv, expand, dropout, residual, zoh)
-              for _ in range(n_layers)]
+              for _ in _layers(n_layers)]
     return _recurrent(n_items, blocks, d_model, input_dropout, max_length)
 
 
@@ -229,8 +268,9 @@ def xlstm(n_items: int, d_model: int = 512, n_layers: int = 2, n_heads: int = 8,
     The layers named in ``slstm_at`` (from 0) are sLSTM blocks, the others mLSTM blocks in the
     given form: ``()`` is xLSTM[1:0], all layers are xLSTM[0:1].
     """
+    checks.indices(slstm_at, n_layers, "layer in slstm_at")
     blocks = [SLSTMBlock(d_model, n_heads, dropout) if layer in slstm_at else
-              MLSTMBlock(d_model, n_heads, expand, dropout, form) for layer in range(n_layers)]
+              MLSTMBlock(d_model, n_heads, expand, dropout, form) for layer in _layers(n_layers)]
     return _recurrent(n_items, blocks, d_model, input_dropout, max_length)
 
 
@@ -256,6 +296,11 @@ def stack(n_items: int, blocks: tuple[str, ...], d_model: int = 512, n_heads: in
         raise ValueError(f"blocks={blocks!r}: expected one or more of {', '.join(BLOCKS)}")
     return NextItemModel(n_items, [make[kind]() for kind in blocks], d_model, max_length,
                          input_dropout, positions=blocks[0] == "attention", final_norm=True)
+
+
+def _layers(n_layers: int) -> range:
+    checks.whole("n_layers", n_layers, low=1)
+    return range(n_layers)
 
 
 def _recurrent(n_items: int, blocks: list[nn.Module], d_model: int, dropout: float,

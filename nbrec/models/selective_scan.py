@@ -10,6 +10,7 @@ The same function three times: ``selective_scan_recurrent`` reads like the equat
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,13 +24,33 @@ try:
     from numba import njit
 except ImportError:  # torch alone gives the same numbers, more slowly
     njit = None
-try:
-    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn as cuda_scan
-except ImportError:  # needs CUDA to install; everything here works without
-    cuda_scan = None
+
+log = logging.getLogger(__name__)
 
 CHUNK = 16  # steps between two states that are kept; more take memory, fewer take it as well
 CACHE = 250_000  # numbers that a compiled loop works on at once, to stay in a CPU's cache
+
+
+def _library() -> Callable | None:
+    """mamba-ssm's scan; None where it is not installed, or where its CUDA part does not load."""
+    try:
+        from mamba_ssm.ops import selective_scan_interface as library
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "mamba_ssm":
+            return None
+        reason = error
+    except Exception as error:  # built for another torch, another CUDA, no triton, ..
+        reason = error
+    else:
+        if getattr(library, "selective_scan_cuda", None) is not None:
+            return library.selective_scan_fn
+        reason = "it was installed without its CUDA part"
+    log.warning("mamba-ssm is here, but cannot be used (%s): the scan runs in torch, which gives "
+                "the same numbers, more slowly.", reason)
+    return None
+
+
+cuda_scan = _library()
 
 
 def selective_scan_recurrent(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor,

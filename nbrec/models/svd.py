@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse.linalg import svds
 
-from nbrec.models.baselines import history_matrix, interactions
+from nbrec import checks
+from nbrec.models.baselines import fitted, history_matrix, interactions
 from nbrec.sequences import Sequences
 
 
@@ -27,8 +28,8 @@ class SVD:
     """
 
     def __init__(self, rank: int = 50, seed: int = 0):
-        if rank < 1:
-            raise ValueError(f"rank={rank}: expected 1 or more")
+        checks.whole("rank", rank, low=1)
+        checks.whole("seed", seed)
         self.rank, self.seed = rank, seed
 
     def fit(self, train: Sequences, validation: Sequences | None = None) -> SVD:
@@ -43,5 +44,6 @@ class SVD:
         return self
 
     def score(self, histories: list[np.ndarray]) -> np.ndarray:
-        """float32 (B, V)."""
-        return history_matrix(histories, len(self.items)) @ self.items @ self.items.T
+        """float32 (B, V); ``history_matrix`` says what a history may be."""
+        items = fitted(self, "items")
+        return history_matrix(histories, len(items)) @ items @ items.T

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nbrec import checks
+
 
 def sinusoidal_positions(length: int, d_model: int) -> Tensor:
     """The positional encoding P (thesis section 3.2.1; Vaswani et al., section 3.5).
@@ -52,12 +54,17 @@ class TransformerBlock(nn.Module):
         dropout: probability in [0, 1).
 
     Raises:
-        ValueError: n_heads does not divide d_model.
+        ValueError: a size is no whole number of 1 or more, n_heads does not divide d_model, or
+            dropout is out of its range.
     """
 
     def __init__(self, d_model: int, n_heads: int = 8, d_ff: int | None = None,
                  dropout: float = 0.1):
         super().__init__()
+        checks.whole("d_model", d_model, low=1)
+        checks.whole("n_heads", n_heads, low=1)
+        checks.whole("d_ff", d_ff, low=1, none=True)
+        checks.number("dropout", dropout, low=0, below=1)
         if d_model % n_heads:
             raise ValueError(f"d_model={d_model} cannot be cut into n_heads={n_heads} equal heads")
         d_ff = d_ff or 4 * d_model
@@ -75,9 +82,18 @@ class TransformerBlock(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """(B, L, D) -> (B, L, D); output t depends on inputs 0..t only."""
-        a = self.norm_attention(h + self.dropout(self.attention(h)))
-        ff = self.w_2(F.relu(self.w_1(a)))
-        return self.norm_ff(a + self.dropout(ff))
+        return self._after_attention(h, self.attention(self._before_attention(h)))
+
+    def with_weights(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """``forward``, and the weights that it used: float (B, H, L, L), as one plots them.
+
+        Row i of a head holds how much item i attends to items 0..i, and sums to 1. The output is
+        made of these very weights, which takes memory that grows with L x L.
+        """
+        q, k, v = self._heads(self._before_attention(h))
+        weights = self._weights(q, k)
+        heads = self.w_o((weights @ v).transpose(1, 2).flatten(2))
+        return self._after_attention(h, heads), weights
 
     def step(self, h: Tensor, state: tuple[Tensor, Tensor] | None = None
              ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -85,10 +101,18 @@ class TransformerBlock(nn.Module):
 
         The state holds keys and values of all items so far, so it grows by one row an item.
         """
-        heads, state = self._attend(h, state)
+        heads, state = self._attend(self._before_attention(h), state)
+        return self._after_attention(h, heads), state
+
+    def _before_attention(self, h: Tensor) -> Tensor:
+        """What queries, keys and values are made of."""
+        return h
+
+    def _after_attention(self, h: Tensor, heads: Tensor) -> Tensor:
+        """The rest of the block: its input h and the output of MHA, (.., D) each -> (.., D)."""
         a = self.norm_attention(h + self.dropout(heads))
         ff = self.w_2(F.relu(self.w_1(a)))
-        return self.norm_ff(a + self.dropout(ff)), state
+        return self.norm_ff(a + self.dropout(ff))
 
     def _attend(self, h: Tensor, state: tuple[Tensor, Tensor] | None
                 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -105,18 +129,10 @@ class TransformerBlock(nn.Module):
         heads = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.w_o(heads.transpose(1, 2).flatten(2))
 
-    def attention_weights(self, h: Tensor) -> Tensor:
-        """SoftMax(Q K' / sqrt(d_k) + MASK), the plain twin of ``attention`` and what one plots.
-
-        Args:
-            h: float (B, L, D).
-
-        Returns:
-            float (B, H, L, L); row i holds how much item i attends to items 0..i, and sums to 1.
-        """
-        q, k, _ = self._heads(h)
+    def _weights(self, q: Tensor, k: Tensor) -> Tensor:
+        """SoftMax(Q K' / sqrt(d_k) + MASK), the weights that ``attention`` never holds."""
         scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
-        return (scores + causal_mask(h.shape[1]).to(scores)).softmax(-1)
+        return (scores + causal_mask(q.shape[2]).to(scores)).softmax(-1)
 
     def _heads(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Q, K, V of all heads, each (B, H, L, d_k)."""
@@ -131,15 +147,9 @@ class PreNormBlock(TransformerBlock):
     What comes out needs a LayerNorm before the output layer. See Xiong et al. (2020).
     """
 
-    def forward(self, h: Tensor) -> Tensor:
-        """(B, L, D) -> (B, L, D); output t depends on inputs 0..t only."""
-        return self._feed_forward(h + self.dropout(self.attention(self.norm_attention(h))))
+    def _before_attention(self, h: Tensor) -> Tensor:
+        return self.norm_attention(h)
 
-    def step(self, h: Tensor, state: tuple[Tensor, Tensor] | None = None
-             ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The block for one more item: float (B, D) and the last state -> (B, D), new state."""
-        heads, state = self._attend(self.norm_attention(h), state)
-        return self._feed_forward(h + self.dropout(heads)), state
-
-    def _feed_forward(self, a: Tensor) -> Tensor:
+    def _after_attention(self, h: Tensor, heads: Tensor) -> Tensor:
+        a = h + self.dropout(heads)
         return a + self.dropout(self.w_2(self.dropout(F.relu(self.w_1(self.norm_ff(a))))))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbrec.models.baselines import history_matrix, interactions
+from nbrec import checks
+from nbrec.models.baselines import fitted, history_matrix, interactions
 from nbrec.models.item_knn import product
 from nbrec.sequences import Sequences
 
@@ -25,8 +26,7 @@ class UserKNN:
     """
 
     def __init__(self, neighbours: int = 50):
-        if neighbours < 1:
-            raise ValueError(f"neighbours={neighbours}: expected 1 or more")
+        checks.whole("neighbours", neighbours, low=1)
         self.neighbours = neighbours
 
     def fit(self, train: Sequences, validation: Sequences | None = None) -> UserKNN:
@@ -36,8 +36,11 @@ class UserKNN:
         return self
 
     def score(self, histories: list[np.ndarray]) -> np.ndarray:
-        """float32 (B, V). A user of the training part is a neighbour of their own history."""
-        h = history_matrix(histories, self.matrix.shape[1])
+        """float32 (B, V). A user of the training part is a neighbour of their own history.
+
+        ``history_matrix`` says what a history may be.
+        """
+        h = history_matrix(histories, fitted(self, "matrix").shape[1])
         w = product(h, self.matrix.T.tocsr())
         w.data /= self.norms[w.indices]
         rows = np.repeat(np.arange(w.shape[0]), np.diff(w.indptr))

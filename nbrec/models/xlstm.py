@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nbrec import checks
 from nbrec.models.mamba import causal_conv
 
 CHUNK = 64  # items treated as a square; longer chunks cost memory, shorter ones more steps
@@ -181,18 +182,22 @@ class MLSTMBlock(nn.Module):
         d_conv: width of the convolution of "beck".
 
     Raises:
-        ValueError: n_heads does not divide the inner width, or there is no such form.
+        ValueError: a size is no whole number of 1 or more, n_heads does not divide the inner width,
+            dropout is out of its range, or there is no such form.
     """
 
     def __init__(self, d_model: int, n_heads: int = 8, expand: int = 2, dropout: float = 0.1,
                  form: str = "thesis", d_conv: int = 4):
         super().__init__()
+        for name, value in (("d_model", d_model), ("n_heads", n_heads), ("expand", expand),
+                            ("d_conv", d_conv)):
+            checks.whole(name, value, low=1)
+        checks.number("dropout", dropout, low=0, below=1)
+        checks.choice("form", form, ("thesis", "literal", "beck"))
         d_inner = expand * d_model
         if d_inner % n_heads:
             raise ValueError(f"the inner width {d_inner} cannot be cut into n_heads={n_heads} "
                              "equal heads")
-        if form not in ("thesis", "literal", "beck"):
-            raise ValueError(f"form={form!r}: expected thesis, literal or beck")
         self.n_heads, self.form = n_heads, form
         self.norm = nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
@@ -300,11 +305,15 @@ class SLSTMBlock(nn.Module):
         dropout: probability in [0, 1).
 
     Raises:
-        ValueError: n_heads does not divide d_model.
+        ValueError: a size is no whole number of 1 or more, n_heads does not divide d_model, or
+            dropout is out of its range.
     """
 
     def __init__(self, d_model: int, n_heads: int = 8, dropout: float = 0.1):
         super().__init__()
+        checks.whole("d_model", d_model, low=1)
+        checks.whole("n_heads", n_heads, low=1)
+        checks.number("dropout", dropout, low=0, below=1)
         if d_model % n_heads:
             raise ValueError(f"d_model={d_model} cannot be cut into n_heads={n_heads} equal heads")
         width, d_ff = d_model // n_heads, math.ceil(4 * d_model / 3)
