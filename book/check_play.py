@@ -232,30 +232,54 @@ def _files(page) -> list[str]:
         tables = [page.eval_on_selector_all(
             f"#play-matches table:nth-of-type({n}) tbody tr",
             "rows => rows.map(r => [...r.cells].map(c => c.textContent))") for n in (1, 2)]
-        how = [row[2] for row in tables[0]]
-        if how != found.matched["how"].tolist() or len(tables[1]) != len(found.unmatched):
-            problems.append(f"{name}: {len(how)} films found, {len(tables[1])} not; expected "
-                            f"{len(found.matched)} and {len(found.unmatched)}, found alike")
+        if ([row[2] for row in tables[0]] != found.matched["how"].tolist()
+                or [row[1] for row in tables[1]] != found.unmatched["reason"].tolist()):
+            problems.append(f"{name}: {len(tables[0])} films found, {len(tables[1])} not; expected "
+                            f"{len(found.matched)} and {len(found.unmatched)}, in the same ways")
         one = bundle.load("item-knn")
         expected = one.catalogue[found.history(one.catalogue, 3.0)][-90:].tolist()
         if _movies(page, "play-history") != expected:
             problems.append(f"{name}: the history is not that of nbrec.letterboxd")
+    problems += _choice(page, films)
     if page.title() == "1" or page.query_selector("#play-matches img"):
         problems.append("a title of a file was taken for HTML")
     header = b"Date,Name,Year,Letterboxd URI\n"
-    for name, content, word in (
-            ("watchlist.csv", header, "watchlist"), ("profile.csv", header, "profile"),
-            ("films.csv", header, "watched.csv"), ("watched.csv", b"\xff\xfe", "UTF-8"),
-            ("watched.csv", b"a,b\n", "header"), ("export.zip", b"PK\3\4 no archive", "damaged"),
-            ("watched.csv", header + b"2024-02-30,Fargo,1996,\n", "date"),
-            ("watched.csv", header + b'2024-02-03,"Fargo,1996,\n', "quote")):
+    trailing = archive.getvalue().replace(b"PK\1\2", b"PK\1\3")
+    for name, content in (
+            ("watchlist.csv", header), ("profile.csv", header), ("films.csv", header),
+            ("watched.csv", b"\xff\xfe"), ("watched.csv", b"a,b\n"),
+            ("export.zip", b"PK\3\4 no archive"), ("export.zip", trailing),
+            ("watched.csv", header + b"2024-02-30,Fargo,1996,\n"),
+            ("watched.csv", header + b'2024-02-03,"Fargo,1996,\n')):
         page.evaluate("document.getElementById('play-note').textContent = ''")
         page.set_input_files("#play-file", {"name": name, "mimeType": "text/csv",
                                             "buffer": content})
         page.wait_for_function("document.getElementById('play-note').textContent", timeout=20_000)
-        if word not in (said := page.inner_text("#play-note")):
-            problems.append(f"{name}: says {said!r}; expected a word on {word}")
+        said = page.evaluate("document.getElementById('play-note').textContent")
+        try:
+            letterboxd.read(content, name)
+        except ValueError as error:
+            if said != str(error):
+                problems.append(f"{name}: says {said!r}; expected {str(error)!r}")
     return problems
+
+
+def _choice(page, films) -> list[str]:
+    """A film that was not found, chosen among the candidates, stands in its place."""
+    text = ("Date,Name,Year,Letterboxd URI,Rating\n2024-01-01,Toy Story,1995,,\n"
+            "2024-01-02,Twelve Monkeys,1998,,\n2024-01-03,Fargo,1996,,\n")
+    page.set_input_files("#play-file", {"name": "ratings.csv", "mimeType": "text/csv",
+                                        "buffer": text.encode()})
+    page.wait_for_function("document.querySelectorAll('#play-matches tbody tr').length === 3",
+                           timeout=20_000)
+    page.evaluate("document.getElementById('play-matches').open = true")
+    page.locator("#play-matches td button").first.press("Enter")
+    movies = films.set_index("title")["movieId"]
+    expected = [movies["Toy Story (1995)"], movies["Twelve Monkeys (a.k.a. 12 Monkeys) (1995)"],
+                movies["Fargo (1996)"]]
+    if (shown := _movies(page, "play-history")) != expected:
+        return [f"a film is chosen: the history is {shown}; expected {expected}"]
+    return []
 
 
 def check_movie_space(page) -> list[str]:

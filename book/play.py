@@ -18,6 +18,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 # MIT licence. `npm pack` brings the package; what is taken out of it is checked.
 RUNTIME = "onnxruntime-web@1.30.0"
@@ -104,8 +105,8 @@ def packed(vectors: np.ndarray, largest: int) -> bytes:
 
 
 def write_films(folder: Path) -> None:
-    """Titles, their keys, the catalogue, training sequences and test users."""
-    from nbrec import bundle, letterboxd, titles
+    """Titles, rules to find them, the catalogue, training sequences and test users."""
+    from nbrec import bundle, titles
 
     one = bundle.load("item-knn")
     table = bundle.films()
@@ -120,11 +121,7 @@ def write_films(folder: Path) -> None:
         "films": [[movie, title, year, [place[g] for g in found.split("|") if g in place]]
                   for movie, (title, year), found in zip(
                       table["movieId"].tolist(), names, table["genres"], strict=True)],
-        # For letterboxd.js: names without signs, titles with their article moved, missing years.
-        "keys": [sorted(titles.keys(title)) for title, _ in names],
-        "moved": [number for number, (raw, (title, _)) in enumerate(
-            zip(table["title"], names, strict=True)) if not raw.startswith(titles.names(title)[0])],
-        "years": {movie: year for (movie, _), year in letterboxd.YEARS.items()},
+        **for_letterboxd(table),
         "catalogue": [row[movie] for movie in one.catalogue.tolist()],
         # Rows of the content vectors behind those of the catalogue.
         "others": [row[movie] for movie in content.others[0].tolist()],
@@ -134,6 +131,28 @@ def write_films(folder: Path) -> None:
         "metrics": {name: bundle.load(name).metrics for name in (*NETWORKS, "item-knn")},
     }
     write(folder, "films", json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+def for_letterboxd(films: pd.DataFrame) -> dict[str, object]:
+    """What letterboxd.js needs besides natural titles and years (JSON).
+
+    Args:
+        films: movieId, title (MovieLens's).
+
+    Returns:
+        moved: rows of the films whose article stands behind the name; years: of films that have
+        none in their title, by movieId; letterboxd: `nbrec.letterboxd.rules`.
+    """
+    from nbrec import letterboxd, titles
+
+    known = letterboxd.YEARS
+    return {
+        "moved": [row for row, title in enumerate(films["title"]) if not title.startswith(
+            titles.names(titles.split(title)[0])[0])],
+        "years": {movie: known[movie, title] for movie, title in zip(
+            films["movieId"].tolist(), films["title"], strict=True) if (movie, title) in known},
+        "letterboxd": letterboxd.rules(),
+    }
 
 
 def write_runtime(folder: Path) -> None:

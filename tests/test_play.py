@@ -55,20 +55,24 @@ def test_packed_vectors_keep_their_directions(play):
 
 
 def test_films_are_those_of_the_models(play, tmp_path):
-    from nbrec import bundle
+    from nbrec import bundle, letterboxd
 
     play.write_films(tmp_path)
     data = json.loads(read(tmp_path, "films"))
     one = bundle.load("item-knn")
     films = bundle.films()
     assert [data["films"][row][0] for row in data["catalogue"]] == one.catalogue.tolist()
-    assert len(data["catalogue"]) + len(data["others"]) == len(films) == len(data["keys"])
+    assert len(data["catalogue"]) + len(data["others"]) == len(films)
     assert data["test"][0] == one.sequences[int(one.fold.test[0])].tolist()
     row = films.index[films["title"] == "Usual Suspects, The (1995)"].item()
     movie, title, year, genres = data["films"][row]
     assert (title, year) == ("The Usual Suspects", "1995") and row in data["moved"]
     assert "|".join(data["genres"][g] for g in genres) == "Crime|Mystery|Thriller"
-    assert data["keys"][row] == ["usualsuspects"]
+    assert data["letterboxd"] == json.loads(json.dumps(letterboxd.rules()))
+    rows = films.index[films["title"].isin([title for _, title in letterboxd.YEARS])]
+    known = {str(movie): year for (movie, _), year in letterboxd.YEARS.items()}
+    assert data["years"] == {str(films.at[row, "movieId"]): known[str(films.at[row, "movieId"])]
+                             for row in rows} and data["years"]["162414"] == 2016
 
 
 def test_another_runtime_is_refused(play, tmp_path):
