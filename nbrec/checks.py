@@ -121,8 +121,8 @@ def histories(histories: Sequence[Any], n_items: int, empty: bool = False
         ValueError: it is not a list of histories, a history holds anything but indices of the
             catalogue, or is empty where it may not be; the message gives history and position.
     """
-    if isinstance(histories, np.ndarray) and histories.ndim == 1 and histories.dtype != object or (
-            not isinstance(histories, Sequence | np.ndarray)):
+    flat = isinstance(histories, np.ndarray) and histories.ndim == 1 and histories.dtype != object
+    if flat or isinstance(histories, str) or not isinstance(histories, Sequence | np.ndarray):
         raise ValueError(f"histories={_short(histories)}: expected a list of histories, one array "
                          "of catalogue indices a user; of a single history make [history]")
     arrays = [history if isinstance(history, np.ndarray) else _array(history, u)

@@ -91,13 +91,14 @@ def top_items(scores: np.ndarray, k: int, seen: list[np.ndarray] | None = None) 
     """
     checks.whole("k", k, low=1)
     scores = np.array(scores, dtype=np.float32)
-    if scores.ndim != 2 or seen is not None and len(seen) != len(scores):
-        raise ValueError(f"scores {scores.shape}, seen items of "
-                         f"{'nobody' if seen is None else len(seen)}: expected (B, V) and one "
-                         "array of seen items a row")
+    if scores.ndim != 2:
+        raise ValueError(f"scores {scores.shape}: expected (B, V), one row a history")
     if seen is not None:
         items, offsets = checks.histories(seen, scores.shape[1], empty=True)
-        scores[np.repeat(np.arange(len(seen)), np.diff(offsets)), items] = -np.inf
+        if len(offsets) != len(scores) + 1:
+            raise ValueError(f"{len(offsets) - 1} arrays of seen items for {len(scores)} rows of "
+                             "scores: expected one a row")
+        scores[np.repeat(np.arange(len(scores)), np.diff(offsets)), items] = -np.inf
     k = min(k, scores.shape[1])
     best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
     order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")

@@ -53,9 +53,10 @@ def target_ranks(
     target_scores = scores[rows, targets]
     ahead = ~(scores < target_scores[:, None])  # true for NaN on either side
     if seen is not None:
-        if len(seen) != len(targets):
-            raise ValueError(f"{len(seen)} arrays of seen items for {len(targets)} users")
         items, offsets = checks.histories(seen, scores.shape[1], empty=True)
+        if len(offsets) != len(targets) + 1:
+            raise ValueError(f"{len(offsets) - 1} arrays of seen items for {len(targets)} users: "
+                             "expected one a user")
         ahead[np.repeat(rows, np.diff(offsets)), items] = False
     ahead[rows, targets] = True
     ranks = ahead.sum(axis=1, dtype=np.int64)

@@ -26,7 +26,7 @@ import torch
 from nbrec import checks, text
 from nbrec import train as training
 from nbrec.models import graph, next_item
-from nbrec.models.baselines import EASE, MarkovChain, Popularity
+from nbrec.models.baselines import EASE, MarkovChain, Popularity, fitted
 from nbrec.models.content import Content
 from nbrec.models.fusion import EarlyFusion, LateFusion
 from nbrec.models.item_knn import ItemKNN
@@ -186,8 +186,8 @@ class ContentRecommender:
         return self
 
     def score(self, histories: list[np.ndarray]) -> np.ndarray:
-        """float32 (B, V): cosines."""
-        return self.model.score(histories)
+        """float32 (B, V): cosines; ``history_matrix`` says what a history may be."""
+        return fitted(self, "model").score(histories)
 
     def items(self) -> torch.Tensor:
         """float32 (V, d): the frozen vectors for an early fusion."""
@@ -355,6 +355,8 @@ class SequenceRecommender:
         if self.history is None:
             raise RuntimeError("this model has not been trained: call fit first")
         users = None
+        if self.parts.user:
+            checks.histories(histories, self.model.n_items)
         if self.parts.user and len(histories):
             users = self.contexts[self.parts.user].users(histories, not self.parts.literal)
         return self.model.score_histories(histories, users, self.batch_size)

@@ -143,6 +143,7 @@ class GCNLayer(nn.Module):
 
     def __init__(self, d_model: int):
         super().__init__()
+        checks.whole("d_model", d_model, low=1)
         self.weight = nn.Linear(d_model, d_model, bias=False)
 
     def forward(self, h: Tensor, graph: Graph) -> Tensor:
