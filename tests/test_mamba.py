@@ -279,3 +279,17 @@ def test_dropout_of_mamba4rec_stands_where_its_equation_has_it(monkeypatch):
     inner = F.gelu(block.w_1(a))
     assert [c.shape[-1] for c in calls] == [8, 32, 8]
     assert torch.allclose(found, block.norm_ff(a + 2 * block.w_2(2 * inner)), atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: MambaBlock(16), lambda: MambaBlock(16, d_conv=3, zoh=True),
+    lambda: MambaBlock(16, residual=False), lambda: Mamba4RecBlock(16)])
+def test_one_item_at_a_time_gives_the_same(make):
+    torch.manual_seed(0)
+    block, x = make().double().eval(), torch.randn(2, 19, 16, dtype=torch.float64)
+    state, steps = None, []
+    for t in range(19):
+        y, state = block.step(x[:, t], state)
+        steps.append(y)
+        assert state[0].shape == (2, block.conv_weight.shape[1] - 1, 32)
+    assert_equal([torch.stack(steps, 1)], [block(x)])
