@@ -56,3 +56,29 @@ def test_threads_do_not_change_a_product(monkeypatch, threads, dense):
     plain = a.toarray() @ b.toarray()
     assert np.allclose(result if dense else result.toarray(), plain, atol=1e-12)
     assert np.abs(plain).max() > 0.1
+
+
+@pytest.mark.parametrize("last_n", [None, 1, 3])
+@pytest.mark.parametrize("neighbours", [None, 2])
+def test_contributions_add_up_to_the_score(last_n, neighbours):
+    model = ItemKNN(last_n, neighbours).fit(data())
+    s = model.similarities.toarray()
+    for history in ([3, 1, 3, 0, 12], [5], [2, 2, 2], [7, 6, 5, 4, 3]):
+        scores = model.score([np.array(history)])[0]
+        for item in (0, 3, 9, 12):
+            parts = model.contributions(np.array(history), item)
+            assert parts.sum() == pytest.approx(scores[item], abs=1e-6)
+            assert parts.dtype == np.float32 and parts.shape == (len(history),)
+            for place, seen in enumerate(history):  # once, at its last place
+                late = last_n is None or place >= len(history) - last_n
+                counts = late and seen not in history[place + 1 :]
+                assert parts[place] == pytest.approx(s[seen, item] * counts)
+    assert scores.max() > 0.1 and scores.dtype == np.float32
+
+
+def test_equal_similarities_keep_the_items_that_come_first():
+    parts = [[0, 1], [0, 2], [0, 3]]  # 1, 2 and 3 are alike to 0
+    train = Sequences(np.arange(3), np.concatenate(parts).astype(np.int32), np.array([0, 2, 4, 6]),
+                      np.arange(4))
+    cut = ItemKNN(neighbours=2).fit(train).similarities.toarray()
+    assert np.flatnonzero(cut[:, 0]).tolist() == [0, 1, 2]
