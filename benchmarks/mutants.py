@@ -191,8 +191,8 @@ def mutants(source: bytes) -> list[Mutant]:
     good = []
     for mutant in sorted(set(mutator.found)):
         with suppress(SyntaxError):
-            if ast.dump(ast.parse(mutant.apply(source))) != ast.dump(ast.parse(source)):
-                good.append(mutant)
+            ast.parse(mutant.apply(source))
+            good.append(mutant)
     return good
 
 
