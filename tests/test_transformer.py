@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 
 from nbrec.models.next_item import NextItemModel, sasrec, transformer
@@ -107,3 +108,50 @@ def test_sasrec_ties_its_matrices_and_learns_its_positions():
     assert (model.positions.grad[:2] != 0).any() and (model.positions.grad[2:] == 0).all()
     names = [name for name, _ in model.named_parameters()]
     assert "output.weight" not in names and "positions" in names
+
+
+@pytest.mark.parametrize("make", [TransformerBlock, PreNormBlock])
+def test_one_item_at_a_time_gives_the_same(make):
+    torch.manual_seed(0)
+    block, h = make(16, n_heads=4).double().eval(), torch.randn(2, 9, 16, dtype=torch.float64)
+    state, steps = None, []
+    for t in range(9):
+        y, state = block.step(h[:, t], state)
+        steps.append(y)
+        assert state[0].shape == state[1].shape == (2, 4, t + 1, 4)
+    assert torch.allclose(torch.stack(steps, 1), block(h), atol=1e-12)
+    found, weights = block.with_weights(h)
+    assert torch.allclose(found, block(h), atol=1e-12)
+    assert torch.allclose(weights.sum(-1), torch.ones(2, 4, 9, dtype=torch.float64))
+    assert (weights[:, :, 3, 4:] == 0).all() and weights[:, :, 3, :4].min() > 0
+
+
+def test_dropout_inside_stands_where_the_equations_have_it(monkeypatch):
+    """SASRec drops inside its feed-forward network as well, the thesis behind it alone."""
+    torch.manual_seed(0)
+    h = torch.randn(2, 5, 16, dtype=torch.float64)
+    for make, widths in ((TransformerBlock, [16, 16]), (PreNormBlock, [16, 24, 16])):
+        block, calls = make(16, n_heads=4, d_ff=24).double(), []
+        monkeypatch.setattr(block.dropout, "forward", lambda a, c=calls: c.append(a) or 2 * a)
+        found = block(h)
+        assert [c.shape[-1] for c in calls] == widths
+        if make is PreNormBlock:
+            a = h + 2 * block.attention(block.norm_attention(h))
+            inner = torch.relu(block.w_1(block.norm_ff(a)))
+            expected = a + 2 * block.w_2(2 * inner)
+        else:
+            a = block.norm_attention(h + 2 * block.attention(h))
+            expected = block.norm_ff(a + 2 * block.w_2(torch.relu(block.w_1(a))))
+        assert torch.allclose(found, expected, atol=1e-12)
+
+
+def test_positions_of_odd_widths_end_with_a_sine():
+    p = sinusoidal_positions(4, 5)
+    assert p.shape == (4, 5) and p.dtype == torch.float32
+    assert p[3, 4].item() == pytest.approx(math.sin(3 / 10000 ** (4 / 5)), abs=1e-7)
+    assert p[2, 1].item() == pytest.approx(math.cos(2), abs=1e-7)
+
+
+def test_the_mask_hides_what_comes_later():
+    inf = math.inf
+    assert causal_mask(3).tolist() == [[0, -inf, -inf], [0, 0, -inf], [0, 0, 0]]
