@@ -183,8 +183,11 @@ def _array(history: Any, u: int) -> np.ndarray:
     if isinstance(history, str) or not isinstance(history, Iterable):
         raise ValueError(f"history {u} is {_short(history)}: expected a list of histories, one "
                          "array of catalogue indices a user; of a single history make [history]")
+    history = history if isinstance(history, Sequence) else list(history)
+    if any(isinstance(item, bool | np.bool_) for item in history):
+        return np.array(history, bool)  # numpy would make 0 or 1 of it beside numbers
     try:
-        return np.asarray(history if isinstance(history, Sequence) else list(history))
+        return np.asarray(history)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"history {u} is {_short(history)}: expected one dimension of whole "
                          "numbers, indices of the catalogue") from error

@@ -15,13 +15,12 @@ from nbrec.models.baselines import history_matrix
 from nbrec.models.graph import Graph
 from nbrec.sequences import Sequences
 from nbrec.train import TrainSettings
-from nbrec.train import fit as train
 
 V = 12
 TINY = {"d_model": 8, "max_epochs": 1, "batch_size": 8, "device": "cpu"}
 HEADS = {"n_heads": 2, **TINY}
 NAMES = {"popularity": {}, "markov": {}, "ease": {}, "item-knn": {}, "user-knn": {},
-         "svd": {"rank": 3}, "tfidf": {}, "gcn": TINY, "lightgcn": TINY, "gat": TINY | {"n_heads": 2},
+         "svd": {"rank": 3}, "tfidf": {}, "gcn": TINY, "lightgcn": TINY, "gat": HEADS,
          "transformer": HEADS, "sasrec": TINY, "mamba": TINY, "mamba4rec": TINY, "xlstm": HEADS,
          "attention-slstm": HEADS, "xlstm+lightgcn": HEADS, "mamba+tfidf+tfidf-user": TINY,
          "transformer+gat+gat-user-literal": HEADS}
@@ -74,9 +73,9 @@ def test_no_model_scores_what_is_no_history(fitted, given, message):
 def test_every_integer_type_and_every_kind_of_list_means_the_same(fitted):
     for model in fitted.values():
         expected = model.score([np.array([3, 1], np.int32), np.array([7], np.int32)])
-        for given in ([[3, 1], [7]], [(3, 1), np.array([7], np.uint64)], ((3, 1), (7,)),
-                      [np.array([3, 1], np.int8), pd.Series([7])]):
-            np.testing.assert_allclose(model.score(given), expected, atol=1e-5)
+        for same in ([[3, 1], [7]], [(3, 1), np.array([7], np.uint64)], ((3, 1), (7,)),
+                     [np.array([3, 1], np.int8), pd.Series([7])]):
+            np.testing.assert_allclose(model.score(same), expected, atol=1e-5)
         assert model.score([]).shape == (0, V)
 
 

@@ -7,11 +7,13 @@ import pandas as pd
 import pytest
 import torch
 
-from nbrec import bundle, explore, recommenders
+from nbrec import bundle, explore, metrics, recommenders
 from nbrec.bundle import Bundle
+from nbrec.evaluate import evaluate
+from nbrec.models.item_knn import ItemKNN
 from nbrec.movielens import MovieLens
 from nbrec.profiles import Profile
-from nbrec.sequences import Fold, Sequences, SequenceSettings
+from nbrec.sequences import Fold, Sequences, SequenceSettings, build_sequences
 
 TINY = {"d_model": 16, "n_layers": 2, "max_epochs": 1, "learning_rate": 0.01}
 PROFILE = Profile(
@@ -262,3 +264,72 @@ def test_the_command_writes_films_and_models(data, tmp_path, monkeypatch, capsys
     assert "item-knn.safetensors" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         bundle.main(["oracle", "--folder", str(tmp_path)])
+
+
+def test_a_bundle_whose_last_items_were_left_out_is_the_same_after_it_was_kept(data, tmp_path):
+    profile = replace(PROFILE, leave_one_out=True)
+    one = bundle.train("item-knn", profile, 0, data)
+    bundle.save(one, tmp_path)
+    other = bundle.load("item-knn", tmp_path)
+    assert one.fold.leave_out and other.fold.leave_out
+    test = one.fold.parts(one.sequences)[2]
+    ranks = evaluate(one.recommender, test).ranks
+    np.testing.assert_array_equal(evaluate(other.recommender, test).ranks, ranks)
+    leaked = ItemKNN().fit(one.sequences)
+    assert metrics.hit_rate(evaluate(leaked, test).ranks, 5) > metrics.hit_rate(ranks, 5) + 0.1
+    np.testing.assert_array_equal(one.popularity, metrics.popularity(one.sequences.shorten(2)))
+
+
+def test_ids_of_any_width_are_kept(tmp_path):
+    users, films = [1, 2**31, 76561197960265728], [7, 2**31 - 1, 3_000_000_000]
+    ratings = pd.DataFrame([(u, f, 5.0, t) for u in users for t, f in enumerate(films)],
+                           columns=["userId", "movieId", "rating", "timestamp"])
+    ratings["timestamp"] += 10**9
+    sequences = build_sequences(ratings, replace(PROFILE.sequences, min_length=2))
+    fold = Fold(0, np.array([0]), np.array([1]), np.array([2]))
+    model = recommenders.create("item-knn").fit(fold.parts(sequences)[0])
+    one = Bundle("item-knn", model, sequences, fold, {"model": {}})
+    bundle.save(one, tmp_path)
+    other = bundle.load("item-knn", tmp_path)
+    assert other.sequences.users.tolist() == users and other.catalogue.tolist() == films
+    assert other.indices([3_000_000_000, 5])[0].tolist() == [2]
+
+
+@pytest.mark.parametrize("settings", [{}, {"neighbours": 3}, {"last_n": 2},
+                                      {"neighbours": 1, "last_n": 3}])
+def test_reasons_of_item_knn_add_up_to_the_score_exactly(data, settings):
+    one = bundle.train("item-knn", replace(PROFILE, models={"item-knn": settings}), 0, data)
+    for history in (one.sequences[int(one.fold.test[0])][:-1], [3, 1, 3], [2]):
+        scores = one.recommender.score([np.array(history)])[0]
+        for item in range(len(scores)):
+            weights = explore.explain(one, history, item)[0]["weight"]
+            assert weights.sum() == pytest.approx(scores[item], abs=1e-6)
+        assert scores.max() > 0
+
+
+def test_films_that_nobody_has_seen_together_are_no_recommendation(data):
+    """Item 4 is in the catalogue, but no training user has it: nothing is known of it."""
+    items = np.array([0, 1, 0, 2, 3, 4], np.int32)
+    sequences = Sequences(np.arange(3), items, np.array([0, 2, 4, 6]), np.arange(10, 15))
+    fold = Fold(0, np.array([0, 1]), np.array([], int), np.array([2]))
+    one = Bundle("item-knn", ItemKNN().fit(sequences.select(fold.train)), sequences, fold)
+    found, how = explore.suggest(one, [14], 3)
+    assert how == "popular" and found["confidence"].isna().all()
+    assert list(found["movieId"])[0] == 10 and list(found["score"])[0] == 1000  # all have seen it
+    assert explore.recommend(one, [4], 3).equals(found)
+    found, how = explore.suggest(one, [11, 14], 4)
+    assert how == "model" and list(found["movieId"]) == [10] and list(found["confidence"]) == [1]
+    reader = recommenders.create("minibert", pd.Series(dtype=str))
+    bundle._set_content(reader, np.array([[1, 0], [0, 1], [1, 1], [1, 0.1], [0.1, 1]]))
+    content = Bundle("minibert", reader, sequences, fold,
+                     others=(np.array([99]), np.array([[1.0, 0]])))
+    found, how = explore.suggest(one, [14], 2, content=content)
+    assert how == "content" and list(found["movieId"]) == [11, 12]
+    found, how = explore.suggest(one, [14], 1, hide_seen=False, content=content)
+    assert how == "content" and list(found["movieId"]) == [14]
+
+
+def test_an_empty_history_has_no_confidence(made):
+    for one in made.values():
+        found = explore.recommend(one, [], 3)
+        assert found["confidence"].isna().all() and (found["score"] > 0).all()

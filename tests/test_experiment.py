@@ -1,9 +1,12 @@
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
-from nbrec import experiment, records
+from nbrec import experiment, files, records
 from nbrec.evaluate import Evaluation, evaluate
 from nbrec.models.item_knn import ItemKNN
 from nbrec.movielens import MovieLens
@@ -490,3 +493,91 @@ def test_an_item_that_nobody_trains_with_counts_as_half_a_sequence():
     assert found["history_lengths"] == [1] and found["target_popularity"] == [1000]
     assert found["metrics"]["mrr@20"] == 0.5 and found["metrics"]["hr@1"] == 0
     assert found["metrics"]["ndcg@20"] == pytest.approx(0.63093)
+
+
+# --- what is left behind, and what is kept alive --------------------------------------------------
+
+
+def task_of(folder):
+    shared = experiment._shared_facts(PROFILE, toy_data(), "original",
+                                      *_made(PROFILE, toy_data()))
+    return experiment._task(PROFILE, shared, "transformer", 0, folder, None)
+
+
+def _made(profile, data):
+    settings = experiment.sequence_settings(profile, data)
+    sequences = experiment.make_sequences(profile, data)
+    return settings, sequences, experiment.make_folds(profile, sequences)
+
+
+def test_nothing_that_another_process_may_be_at_work_on_is_removed(tmp_path):
+    task = task_of(tmp_path)
+    folder = task.path.parent
+    folder.mkdir(parents=True)
+    mine, other = files._host(), "elsewhere"
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    day = {"own checkpoint": (task.checkpoint.name, 0, False),
+           "new, of other settings": (f"{task.path.stem}.{'a' * 12}.safetensors", 0, True),
+           "old, of other settings": (f"{task.path.stem}.{'b' * 12}.safetensors", 25, False),
+           "half, of a live process": (f".{task.path.name}.{mine}.{os.getpid()}.01234567.tmp", 0,
+                                       True),
+           "half, of a dead one": (f".{task.path.name}.{mine}.{ended.pid}.01234567.tmp", 0, False),
+           "half, checkpoint of a dead one": (
+               f".{task.checkpoint.name}.{mine}.{ended.pid}.01234567.tmp", 0, False),
+           "half, on another machine": (f".{task.path.name}.{other}.{ended.pid}.01234567.tmp", 23,
+                                        True),
+           "half, on another machine, old": (f".{task.path.name}.{other}.1.01234567.tmp", 25,
+                                             False),
+           "of another fold": (f".original-fold03.json.{mine}.{ended.pid}.01234567.tmp", 25, True)}
+    for name, hours, _ in day.values():
+        (folder / name).write_text("x")
+        os.utime(folder / name, (time.time() - 3600 * hours,) * 2)
+    task.tidy()
+    assert {what for what, (name, *_) in day.items() if (folder / name).exists()} == {
+        what for what, (*_, stays) in day.items() if stays}
+
+
+def test_models_are_forgotten_once_their_records_are_written(tmp_path, monkeypatch):
+    alive, seen = weakref.WeakSet(), []
+    call = experiment.Task.__call__
+
+    def watched(self, *arguments):
+        gc.collect()
+        seen.append(len(alive))  # fitted models of tasks before this one
+        row = call(self, *arguments)
+        alive.add(self.model)
+        return row
+
+    monkeypatch.setattr(experiment.Task, "__call__", watched)
+    run(tmp_path, n_jobs=1)
+    assert len(seen) == 12 and max(seen) <= 1  # the last one may still stand on the stack
+
+
+def test_the_key_holds_what_decides_the_numbers(tmp_path):
+    def key(**settings):
+        models = MODELS | {"gat": {}, "transformer+gat": MODELS["transformer"] | settings}
+        profile = replace(PROFILE, models=models)
+        shared = experiment._shared_facts(profile, toy_data(), "original",
+                                          *_made(profile, toy_data()))
+        task = experiment._task(profile, shared, "transformer+gat", 0, tmp_path, None)
+        return task.facts["key"], task.facts["settings"]["model"]
+
+    usual, described = key()
+    assert described["fusion_dropout"] == described["dropout"] == 0.1
+    assert described["precision"] == described["contexts"]["gat"]["precision"] == "fp32"
+    assert "device" not in described and key(device="auto")[0] == usual
+    assert key(precision="fp32")[0] == usual != key(precision="bf16")[0]
+    assert key(fusion_dropout=0.1)[0] == usual != key(fusion_dropout=0.3)[0]
+    assert key(dropout=0.3)[1]["fusion_dropout"] == 0.3
+
+
+def test_a_record_names_the_device_that_its_model_stands_on():
+    class OnGPU:
+        class model(torch.nn.Module):
+            def parameters(self):
+                return iter([type("P", (), {"device": torch.device("cuda:0")})])
+
+        model = model()
+
+    assert experiment.device_of(OnGPU()) == "cuda" and experiment.device_of(ItemKNN()) == "cpu"

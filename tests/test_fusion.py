@@ -221,3 +221,39 @@ def test_stacks_have_the_blocks_of_their_name():
         random_sequences(), random_sequences()).history.train_loss[-1]
         for name in ("attention-mamba", "mamba-attention")]
     assert order[0] != order[1]
+
+
+def test_the_dropout_that_is_asked_for_is_that_of_the_fusion():
+    def made(**settings):
+        model = recommenders.create("transformer+lightgcn", d_model=8, n_heads=2, max_epochs=1,
+                                    device="cpu", **settings)
+        return model.fit(random_sequences(), random_sequences(1)).model
+
+    assert made(dropout=0.3).early.dropout.p == 0.3
+    both = made(dropout=0.3, fusion_dropout=0.0)
+    assert both.early.dropout.p == 0.0 and both.blocks[0].dropout.p == 0.3
+
+
+def test_early_fusion_drops_behind_its_relu_and_nowhere_else(monkeypatch):
+    torch.manual_seed(0)
+    fusion = EarlyFusion({"gat": torch.randn(5, 3)}, 6)
+    assert fusion.dropout.p == 0.1
+    items, e = torch.tensor([4, 0, 2]), torch.randn(3, 6)
+    calls = []
+    monkeypatch.setattr(fusion.dropout, "forward", lambda z: calls.append(z) or 2 * z)
+    found = fusion(e, items)
+    (z,) = calls
+    assert z.min() == 0 < z.max() and z.shape == (3, 8)
+    assert torch.allclose(found, fusion.f2(2 * z))
+
+
+def test_a_digest_knows_names_and_vectors():
+    one, other = torch.randn(3, 2), torch.randn(3, 2)
+    told = [EarlyFusion(contexts, 4).digest() for contexts in (
+        {"gat": one}, {"gcn": one}, {"gat": other}, {"gat": one, "gcn": other},
+        {"gat": other, "gcn": one})]
+    assert len(set(told)) == 5 and told[0] == EarlyFusion({"gat": one.clone()}, 8).digest()
+    with pytest.raises(ValueError, match="context 'gat'"):
+        EarlyFusion({"gat": torch.ones(3)}, 4)
+    assert torch.equal(EarlyFusion({"gat": one.double()}, 4).frozen_gat, one)
+    assert EarlyFusion({"gat": one}, 4).frozen_gat.data_ptr() != one.data_ptr()

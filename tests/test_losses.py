@@ -118,3 +118,12 @@ def test_half_weights_have_their_gradients_added_up_in_single_precision(monkeypa
     expected = torch.tensor([-2000 / 3, 1000 / 3, 1000 / 3])
     assert torch.allclose(bias.grad.float(), expected, rtol=0.01)
     assert torch.allclose(weight.grad.float(), expected[:, None].expand(3, 2), rtol=0.01)
+
+
+def test_no_target_is_no_loss_and_no_gradient():
+    hidden = torch.randn(0, 4, requires_grad=True)
+    weight, bias = torch.randn(5, 4, requires_grad=True), torch.randn(5, requires_grad=True)
+    loss = losses.chunked_cross_entropy(hidden, weight, bias, torch.zeros(0, dtype=torch.long))
+    loss.backward()
+    assert loss.item() == 0 and weight.grad.abs().sum() == 0 and bias.grad.abs().sum() == 0
+    assert hidden.grad.shape == (0, 4)

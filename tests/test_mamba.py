@@ -1,6 +1,8 @@
 """The selective scan and the Mamba block, against loops from the papers and transformers' own."""
 
 import math
+import sys
+import types
 
 import pytest
 import torch
@@ -293,3 +295,51 @@ def test_one_item_at_a_time_gives_the_same(make):
         steps.append(y)
         assert state[0].shape == (2, block.conv_weight.shape[1] - 1, 32)
     assert_equal([torch.stack(steps, 1)], [block(x)])
+
+
+# --- the library ---------------------------------------------------------------------------------
+
+
+def library(monkeypatch, **content):
+    """A stand-in for mamba_ssm.ops.selective_scan_interface with this content."""
+    names = ["mamba_ssm", "mamba_ssm.ops", "mamba_ssm.ops.selective_scan_interface"]
+    modules = [types.ModuleType(name) for name in names]
+    modules[0].ops, modules[1].selective_scan_interface = modules[1:]
+    for key, value in content.items():
+        setattr(modules[2], key, value)
+    for name, module in zip(names, modules, strict=True):
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+def test_the_librarys_scan_is_used_where_all_of_it_is_there(monkeypatch):
+    library(monkeypatch, selective_scan_fn=max, selective_scan_cuda=object())
+    assert scan._library() is max
+
+
+def test_a_library_without_its_cuda_part_is_not_used(monkeypatch, caplog):
+    for cuda in ({}, {"selective_scan_cuda": None}):
+        library(monkeypatch, selective_scan_fn=max, **cuda)
+        caplog.clear()
+        assert scan._library() is None
+        assert "without its CUDA part" in caplog.text
+
+
+@pytest.mark.parametrize("error", [
+    ImportError("undefined symbol: _ZN3c105Error"), OSError("libcudart.so.13: cannot open"),
+    RuntimeError("0 active drivers"),
+    ModuleNotFoundError("No module named 'triton'", name="triton")])
+def test_a_library_that_does_not_load_is_not_used(monkeypatch, caplog, error):
+    class Broken(types.ModuleType):
+        def __getattr__(self, name):
+            raise error
+
+    library(monkeypatch)
+    monkeypatch.setitem(sys.modules, "mamba_ssm.ops", Broken("mamba_ssm.ops"))
+    monkeypatch.delitem(sys.modules, "mamba_ssm.ops.selective_scan_interface")
+    assert scan._library() is None and str(error) in caplog.text
+
+
+def test_no_library_is_no_warning(monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "mamba_ssm", None)
+    monkeypatch.delitem(sys.modules, "mamba_ssm.ops", raising=False)
+    assert scan._library() is None and not caplog.text

@@ -270,3 +270,38 @@ def test_an_empty_history_has_no_scores(model):
 def test_stacks_of_nothing_or_of_unknown_blocks_are_refused(kinds):
     with pytest.raises(ValueError, match="expected one or more of attention, mamba, mlstm, slstm"):
         stack_of(20, kinds, **SMALL)
+
+
+@pytest.mark.parametrize("build", [transformer, mamba, xlstm])
+def test_scores_do_not_depend_on_the_mode_that_training_left(build):
+    torch.manual_seed(0)
+    net = build(9, d_model=16, dropout=0.5).train()
+    histories = [np.array([1, 2, 3]), np.array([4])]
+    scores = net.score_histories(histories)
+    np.testing.assert_array_equal(scores, net.score_histories(histories))
+    h, state = net.step(torch.tensor([4]))
+    assert net.training and all(block.training for block in net.blocks)
+    np.testing.assert_array_equal(scores, net.eval().score_histories(histories))
+    with torch.no_grad():
+        np.testing.assert_allclose(net.output(h.clone()).numpy(), scores[1:], atol=1e-5)
+    torch.testing.assert_close(h, net.step(torch.tensor([4]))[0])
+
+
+@pytest.mark.parametrize("build", [transformer, sasrec])
+def test_the_weights_of_attention_are_those_that_made_the_output(build):
+    torch.manual_seed(0)
+    net = build(9, d_model=8, n_heads=2, max_length=6).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():  # norms that do nothing would hide one that is left out
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        items = torch.tensor([[1, 2, 3, 4, 5], [5, 4, 3, 2, 1]])
+        hidden, weights = net.with_attention(items)
+        torch.testing.assert_close(hidden, net(items))
+        block, h = net.blocks[-1], net.blocks[0](net.inputs(items))
+        if build is sasrec:
+            h = block.norm_attention(h)
+        q, k, v = (a.unflatten(-1, (2, 4)).transpose(1, 2) for a in block.w_qkv(h).chunk(3, -1))
+        expected = (q @ k.transpose(-1, -2) / 2).masked_fill(
+            torch.ones(5, 5, dtype=torch.bool).triu(1), -torch.inf).softmax(-1)
+    torch.testing.assert_close(weights, expected)
+    assert weights.std() > 0.01

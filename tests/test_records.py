@@ -263,3 +263,47 @@ def test_provenance_table_lists_what_the_numbers_rest_on(tmp_path):
     assert table["dataset"] == "toy" and table["folds"] == "0, 4" and table["alphabet"] == "abc"
     assert table["split hash, original"] == "c" * 16
     assert table["processors of the records"] == "abacus"
+
+
+def test_folds_from_a_hundred_on_are_found(tmp_path):
+    for fold in (7, 99, 100, 1234):
+        path = records.record_path("p", "d", "m", "v", fold, tmp_path)
+        records.write_record(record(fold=fold), path)
+    (tmp_path / "p" / "d" / "m" / "notes.json").write_text("{}")
+    assert sorted(records.load_records(tmp_path)["fold"]) == [7, 99, 100, 1234]
+
+
+def test_the_device_of_a_record_is_the_one_at_work(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
+    assert records.provenance()["device"] == "cpu"  # a processor's model beside an idle GPU
+    assert records.provenance("cuda")["device"] == "A GPU"
+
+
+def test_a_package_from_a_repository_knows_its_commit(tmp_path, monkeypatch):
+    package = tmp_path / "nbrec"
+    package.mkdir()
+    monkeypatch.setattr(records, "__file__", str(package / "records.py"))
+
+    class Installed:
+        text = json.dumps({"url": "https://example.org/nbrec", "vcs_info": {
+            "vcs": "git", "commit_id": "c0ffee"}})
+
+        def locate_file(self, name):
+            return tmp_path / name
+
+        def read_text(self, name):
+            return self.text if name == "direct_url.json" else None
+
+    installed = Installed()
+    monkeypatch.setattr(records.metadata, "distribution", lambda name: installed)
+    monkeypatch.setattr(records, "_git", lambda *arguments: None)
+    assert records._commit() == ("c0ffee", False)
+    Installed.text = json.dumps({"url": "file:///wheel", "archive_info": {}})
+    assert records._commit() == (None, None)
+    Installed.text = None
+    assert records._commit() == (None, None)
+    Installed.locate_file = lambda self, name: tmp_path / "another" / name
+    assert records._commit() == (None, None)

@@ -1,6 +1,6 @@
 """Training: the same weights as a plain loop, and clear words where it cannot go on."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -328,3 +328,109 @@ def test_defaults_of_training_are_those_of_the_thesis():
                      "max_epochs": 200, "patience": 5, "min_improvement": 0.01, "stop_on": "loss",
                      "every_item": False, "groups": 4, "precision": "auto", "device": "auto",
                      "seed": 0}
+
+
+# --- going on elsewhere, and half precision ------------------------------------------------------
+
+
+def half(precision, **more):
+    return TrainSettings(**{"learning_rate": 0.01, "batch_size": 8, "max_epochs": 2,
+                            "device": "cpu", "precision": precision} | more)
+
+
+@pytest.mark.parametrize("first, then", [
+    ("fp32", "fp16"), ("bf16", "fp16"), ("fp16", "bf16"), ("fp16", "fp32"), ("fp16", "fp16")])
+def test_a_run_goes_on_in_another_precision_and_says_so(first, then, tmp_path, caplog):
+    path = tmp_path / "run.safetensors"
+    fit(model(), data(), data(1), half(first), checkpoint=path)
+    history = fit(model(), data(), data(1), half(then, max_epochs=3), checkpoint=path)
+    assert len(history.train_loss) == 3 and history.train_loss[-1] < history.train_loss[0]
+    said = f"was begun in {first} and goes on in {then}"
+    assert (said in caplog.text) == (first != then)
+
+
+def test_where_there_is_a_scaler_its_state_goes_on(tmp_path):
+    path = tmp_path / "run.safetensors"
+    run = training.Run(model(), half("fp16"))
+    run.scaler.scale(torch.ones(1))  # it begins with its first loss
+    run.scaler.update(512.0)
+    run.record(1.0, 1.0, 1.0)
+    run.save(path)
+    other = training.Run(model(), half("fp16"))
+    first = other.scaler.get_scale()
+    other.load(path)
+    assert other.scaler.get_scale() == 512.0 != first
+
+
+def test_a_batch_that_the_scaler_skips_does_not_end_the_run(monkeypatch):
+    calls = []
+
+    def sometimes(hidden, weight, bias, targets):
+        calls.append(len(targets))
+        loss = F.cross_entropy(F.linear(hidden, weight, bias).float(), targets, reduction="sum")
+        return loss * float("nan") if len(calls) == 1 else loss
+
+    monkeypatch.setattr(training, "chunked_cross_entropy", sometimes)
+    net, settings = model(), half("fp16", max_epochs=1, groups=1)
+    history = fit(net, data(), data(1), settings)
+    assert all(torch.isfinite(p).all() for p in net.parameters())
+    # The mean over the batches that counted; about log 12 = 2.5, not more and not less.
+    assert 2.0 < history.train_loss[0] < 3.0
+    calls.clear()
+    with pytest.raises(FloatingPointError, match="training loss of epoch 1 is nan"):
+        fit(model(), data(), data(1), half("bf16", max_epochs=1, groups=1))
+
+
+def test_an_epoch_without_one_finite_batch_ends_the_run(monkeypatch):
+    monkeypatch.setattr(training, "chunked_cross_entropy",
+                        lambda h, w, b, t: h.sum() * float("nan"))
+    with pytest.raises(FloatingPointError, match="training loss of epoch 1 is nan"):
+        fit(model(), data(), data(1), half("fp16", max_epochs=1))
+
+
+def test_the_precision_that_is_used_is_described_and_not_the_device(monkeypatch):
+    assert TrainSettings().described()["precision"] == "fp32"  # on this processor
+    assert "device" not in TrainSettings(device="cpu").described()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for capability, expected in (((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda c=capability: c)
+        assert TrainSettings().described()["precision"] == expected
+        assert TrainSettings(device="cpu").described()["precision"] == "fp32"
+        assert TrainSettings(precision="fp32").autocast_dtype() is None
+
+
+def test_catalogues_that_differ_are_refused_with_the_first_place():
+    train, held = data(), data(1)
+    other = replace(held, catalogue=np.array([*range(7), 70, 80, *range(90, 93)]))
+    with pytest.raises(ValueError, match="index 7 is movieId 7 in the training and 70 in the val"):
+        fit(model(), train, other)
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device='cuda': torch finds no GPU here"):
+        TrainSettings(device="cuda")
+    assert TrainSettings().resolved_device() == TrainSettings(device="cpu").resolved_device()
+
+
+def test_epochs_take_the_time_they_take_and_the_bar_waits_a_second(monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
+    step, mean_loss = training.Run.step, training.Run.mean_loss
+
+    def slow(self, batch):
+        now[0] += 0.25
+        return step(self, batch)
+
+    def validated(self, held):
+        now[0] += 5
+        return mean_loss(self, held)
+
+    monkeypatch.setattr(training.Run, "step", slow)
+    monkeypatch.setattr(training.Run, "mean_loss", validated)
+    settings = TrainSettings(max_epochs=2, batch_size=2)  # ten steps, two and a half seconds
+    history = fit(model(), data(), data(1), settings, progress=True)
+    assert history.seconds == [7.5, 7.5]
+    shown = {line.split("epoch=")[1] for line in capsys.readouterr().err.split("\r")
+             if "loss=" in line and "epoch=" in line}
+    assert len(shown) == 2 * 2  # after 1.25 and 2.5 seconds of each epoch
