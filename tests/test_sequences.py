@@ -461,7 +461,7 @@ def test_wide_ids_are_kept_exactly():
 @pytest.mark.parametrize(("users", "times"), [
     ([2**31, 2**31, 5, 5], [0, 1, 0, 1]),  # as part of a key, the first would turn negative
     ([2**31 - 1, 2**31 - 1, 5, 5], [0, 1, 0, 1]),
-    ([1, 1, 2, 2], [2**32 + 7, 3, 9, 8]),  # the first would turn into user 2
+    ([2, 2, 3, 3], [2**32 + 9, 3, 12, 8]),  # the first would turn into user 3
     ([1, 1, 2, 2], [2**32 - 1, 3, 9, 8]),
     ([1, 1, 2, 2], [-1, -5, 9, 8]),
 ])
@@ -652,3 +652,13 @@ def test_repeated_pairs_are_found_where_ids_are_dense_and_where_they_are_not(pai
     assert (found is None) == (len(set(pairs)) == len(pairs))
     if found:
         assert pairs[found[0]] == pairs[found[1]] and pairs.index(pairs[found[0]]) == found[0]
+
+
+@pytest.mark.parametrize("column", ["userId", "movieId", "timestamp"])
+@pytest.mark.parametrize("value", [2**63, 1.5, float("inf"), None])
+def test_a_cell_of_a_mixed_column_that_is_no_whole_number_is_named(column, value):
+    cells = {"userId": [1, 1, 1], "movieId": [5, 6, 7], "timestamp": [3, 4, 5]}
+    cells[column] = pd.Series([1, "2", value], dtype=object)
+    named = f"column {column} of type object has .* in row 2|have no {column}"
+    with pytest.raises(ValueError, match=named):
+        build_sequences(pd.DataFrame(cells), SequenceSettings(1, 9, min_rating=None))
