@@ -405,11 +405,13 @@ def _number_ids(column: str, names: pd.Series, tables: Sequence[pd.DataFrame | N
 def _untitled(ratings: pd.DataFrame, movies: pd.DataFrame | None) -> np.ndarray:
     """int64, ascending: movies that are rated, but in no table of movies."""
     ids = ratings["movieId"].to_numpy()
-    if ids.max() < 2**24:  # a table of marks is faster than a set
-        marks = np.zeros(ids.max() + 1, bool)
-        marks[ids] = True
-        ids = np.flatnonzero(marks)
-    return np.setdiff1d(ids, [] if movies is None else movies["movieId"].to_numpy())
+    known = np.empty(0, np.int64) if movies is None else movies["movieId"].to_numpy()
+    if ids.max() >= 2**24:
+        return np.setdiff1d(ids, known)
+    marks = np.zeros(ids.max() + 1, bool)  # a table of marks is faster than a set
+    marks[ids] = True
+    marks[known[(known >= 0) & (known < len(marks))]] = False
+    return np.flatnonzero(marks)
 
 
 def _read_movies(files: _Files, kind: type | str) -> pd.DataFrame | None:
@@ -474,7 +476,7 @@ def _read_csv(files: _Files, name: str, types: dict) -> pd.DataFrame:
     numbers = [column for column, kind in types.items() if kind == "int64"]
     # To pandas a row that is too short looks as if its last field were empty.
     short = types.get(columns[-1]) is str and (table[columns[-1]] == "").any()
-    swallowed = "title" in types and "\n" in "".join(table["title"])
+    swallowed = "title" in types and table["title"].str.contains("\n", regex=False).any()
     if short or swallowed or any(_doubtful(table[column].to_numpy()) for column in numbers):
         with files.open(name) as stream:
             text = _decode(stream.read(), label)
@@ -666,7 +668,7 @@ def _header(files: _Files, name: str, layout: _Layout, needed: tuple[str, ...]) 
     """The columns' names, from the layout or from line 1; checks what can be seen at the top."""
     label = files.label(name)
     with files.open(name) as stream:
-        top = stream.read(1 << 16)
+        top = stream.read(1 << 13)
     if not top.strip():
         raise ValueError(f"{label} is empty; expected rows of a table. Fetch the file anew.")
     if top[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in top:
