@@ -581,3 +581,40 @@ def test_a_record_names_the_device_that_its_model_stands_on():
         model = model()
 
     assert experiment.device_of(OnGPU()) == "cuda" and experiment.device_of(ItemKNN()) == "cpu"
+
+
+@pytest.mark.parametrize("threads", [None, 3])
+def test_a_run_takes_the_threads_it_is_given(tmp_path, monkeypatch, threads):
+    asked = []
+    monkeypatch.setattr(experiment.torch, "set_num_threads", asked.append)
+    _, sequences, folds = _made(PROFILE, toy_data())
+    task_of(tmp_path)(sequences, folds[0], threads, False)
+    assert asked == ([] if threads is None else [3])
+
+
+def test_seeds_tell_folds_and_profiles_apart():
+    seeds = [experiment.seed_of(replace(PROFILE, seed=s), f) for s in (0, 1, 2) for f in range(10)]
+    assert seeds[:3] == [0, 1, 2] and seeds[10:12] == [1000, 1001] and len(set(seeds)) == 30
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_training_starts_again_only_where_a_checkpoint_was_to_blame(tmp_path, resumed):
+    class Refusing:
+        train_settings, calls = None, 0
+
+        def fit(self, train, validation, checkpoint, progress, others):
+            self.calls += 1
+            if self.calls == 1 or not resumed:
+                raise ValueError("cannot train")
+            assert not checkpoint.exists() and others == [7] and progress is False
+
+    task = replace(task_of(tmp_path), model=Refusing())
+    task.checkpoint.parent.mkdir(parents=True)
+    if resumed:
+        task.checkpoint.write_bytes(b"of another run")
+        with pytest.warns(UserWarning, match="cannot train\nTraining starts again"):
+            task._fit(None, None, [7], False)
+    else:
+        with pytest.raises(ValueError, match="cannot train"):
+            task._fit(None, None, [7], False)
+    assert task.model.calls == 1 + resumed
