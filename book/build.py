@@ -92,8 +92,14 @@ def execute(notebooks: list[Path], profile: str, folder: Path | None = None) -> 
 
 
 def run_notebook(notebook: Path, output: Path, profile: str) -> None:
-    """Execute one notebook in a kernel of its own; the output appears only if every cell ran."""
+    """Execute one notebook in a kernel of its own; the output appears only if every cell ran.
+
+    Raises:
+        SystemExit: a cell failed, or the kernel was killed; the message names the notebook and the
+            way out.
+    """
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     partial = output.with_name(f"{output.stem}.partial.ipynb")
     os.environ |= {"NBREC_BOOK": "1", "PYTHONPATH": str(ROOT)}
@@ -108,6 +114,11 @@ def run_notebook(notebook: Path, output: Path, profile: str) -> None:
         trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
         sys.exit(f"\n{notebook.name} stopped in code cell {error.exec_count}:\n\n{error.source}\n\n"
                  f"{trace}\n\nFix it and run the command again: finished notebooks are kept.")
+    except DeadKernelError:
+        sys.exit(f"\n{notebook.name}: its process was killed, most likely because the memory ran "
+                 f"out with profile {profile!r}. Close other programs or choose a smaller profile "
+                 "(make book PROFILE=sample), and run the command again: finished notebooks are "
+                 "kept.")
     finally:
         partial.unlink(missing_ok=True)
 

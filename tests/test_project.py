@@ -161,6 +161,14 @@ def test_a_notebook_runs_again_only_if_it_changed(tmp_path, capsys):
     assert sorted(p.name for p in out.iterdir()) == ["n.ipynb", "n.key"]
 
 
+def test_a_killed_kernel_is_named_with_the_way_out(tmp_path):
+    notebook, out = tmp_path / "n.ipynb", tmp_path / "out"
+    notebook_with(notebook, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(SystemExit, match="n.ipynb: its process was killed.*smaller profile"):
+        build.execute([notebook], "laptop", out)
+    assert not list(out.iterdir())
+
+
 def test_a_notebook_without_the_parameter_is_refused(tmp_path):
     notebook = tmp_path / "n.ipynb"
     notebook_with(notebook, "pass")
