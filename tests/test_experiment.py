@@ -493,6 +493,7 @@ def test_an_item_that_nobody_trains_with_counts_as_half_a_sequence():
     assert found["history_lengths"] == [1] and found["target_popularity"] == [1000]
     assert found["metrics"]["mrr@20"] == 0.5 and found["metrics"]["hr@1"] == 0
     assert found["metrics"]["ndcg@20"] == pytest.approx(0.63093)
+    assert found["popularity"] == {"recommended": [[0, 1]], "behaviour": [[750, 1], [1000, 1]]}
 
 
 # --- what is left behind, and what is kept alive --------------------------------------------------
@@ -618,3 +619,13 @@ def test_training_starts_again_only_where_a_checkpoint_was_to_blame(tmp_path, re
         with pytest.raises(ValueError, match="cannot train"):
             task._fit(None, None, [7], False)
     assert task.model.calls == 1 + resumed
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_folder_that_takes_no_records_is_refused_before_any_work(tmp_path, monkeypatch, named):
+    (tmp_path / "file").write_text("x")
+    folder = tmp_path / "file" / "runs"
+    monkeypatch.setenv("NBREC_RUNS", str(folder))
+    monkeypatch.setattr(experiment, "_calls", lambda *_: pytest.fail("began to work"))
+    with pytest.raises(ValueError, match="cannot take results.*name another one"):
+        run(folder if named else None)
