@@ -629,3 +629,34 @@ def test_a_folder_that_takes_no_records_is_refused_before_any_work(tmp_path, mon
     monkeypatch.setattr(experiment, "_calls", lambda *_: pytest.fail("began to work"))
     with pytest.raises(ValueError, match="cannot take results.*name another one"):
         run(folder if named else None)
+
+
+@pytest.mark.parametrize("progress, n_jobs, terminal, threads, inner", [
+    (True, 1, True, None, True), (True, 1, False, None, False), (False, 1, True, None, False),
+    (True, 2, True, 1, False)])
+def test_bars_of_single_runs_are_for_a_terminal_and_one_at_a_time(
+        tmp_path, monkeypatch, progress, n_jobs, terminal, threads, inner):
+    asked = []
+    monkeypatch.setattr(experiment, "_calls",
+                        lambda jobs, *options: asked.append(options) or iter(()))
+    monkeypatch.setattr(experiment.sys.stderr, "isatty", lambda: terminal, raising=False)
+    experiment.run(PROFILE, folder=tmp_path, data=toy_data(), progress=progress, n_jobs=n_jobs)
+    assert asked == [(threads, inner)]
+
+
+@pytest.mark.parametrize("words, expected", [
+    ([], (None, None, None, None, 1, True, None)),
+    (["--profile", "sample", "--models", "svd", "ease", "--variants", "original", "--folds", "2",
+      "0", "--jobs", "2", "--folder", "f", "--quiet"],
+     ("sample", ["svd", "ease"], ["original"], [2, 0], 2, False, "f"))])
+def test_the_words_of_the_command_line_reach_the_run(monkeypatch, words, expected):
+    asked = []
+
+    def told(*arguments):
+        asked.append(arguments)
+        raise ValueError("seen")
+
+    monkeypatch.setattr(experiment, "run", told)
+    with pytest.raises(SystemExit):
+        experiment.main(words)
+    assert asked == [expected]
