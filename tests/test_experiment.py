@@ -1,6 +1,7 @@
 import gc
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -661,3 +662,11 @@ def test_the_words_of_the_command_line_reach_the_run(monkeypatch, words, expecte
     with pytest.raises(SystemExit):
         experiment.main(words)
     assert asked == [expected]
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+def test_the_module_is_a_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["experiment", "--folds", "no number"])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_module("nbrec.experiment", run_name="__main__")
+    assert "--folds: invalid int value: 'no number'" in capsys.readouterr().err
