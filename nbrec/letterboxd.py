@@ -199,7 +199,7 @@ def match(films: Films, movies: pd.DataFrame) -> Match:
         if len(best) == 1 and times[name, year] == 1:
             found[row] = (near[best[0]], best[0])
         else:
-            failed[row] = known.why_not(name, year, times[name, year], best, steps)
+            failed[row] = known.why_not(name, year, times[name, year] > 1, best, steps)
     nearest = {}
     for score, movie in found.values():
         nearest[movie] = min(nearest.get(movie, score), score)
@@ -307,7 +307,7 @@ class _Titles:
         return tuple([self.ids[movie] for movie in found]
                      + [movie for *_, movie in sorted(alike)])[:MAX_CANDIDATES]
 
-    def why_not(self, name: str, year: int | None, times: int, best: list[int],
+    def why_not(self, name: str, year: int | None, twice: bool, best: list[int],
                 steps: dict[int, int]) -> tuple[str, tuple[int, ...]]:
         """The reason why no movie is taken, and the candidates."""
         candidates = self.candidates(name, year, best, steps)
@@ -318,8 +318,8 @@ class _Titles:
             more = len(movies) - len(first)
             return ", ".join(first) + (f" and {more} more" if more else "")
 
-        if times > 1:
-            return f"the export has {times} films of this name and year", candidates
+        if twice:
+            return "the export has several films of this name and year", candidates
         if best:
             alike = "equally near" if len({steps[movie] for movie in best}) == 1 else "near"
             return f"several films are {alike}: {listed(set(best))}", candidates
@@ -418,7 +418,7 @@ def _index(data: bytes, name: str) -> list[_Member]:
     last = len(data) - 22  # where the record of the end begins if no comment follows it
     end = data.rfind(b"PK\5\6", max(0, last - 65535), max(0, last + 4))
     while end >= 0 and struct.unpack_from("<H", data, end + 20)[0] != last - end:
-        end = data.rfind(b"PK\5\6", max(0, last - 65535), end + 3)
+        end = data.rfind(b"PK\5\6", max(0, last - 65535), end)
     if end < 0:
         raise _damaged(name)
     count, _, at = struct.unpack_from("<HII", data, end + 10)

@@ -287,7 +287,7 @@ def test_two_links_are_two_films_and_none_is_taken():
     result = match(films, MOVIES)
     assert len(result.matched) == 0
     assert result.unmatched["reason"].tolist()[:2] == [
-        "the export has 2 films of this name and year"] * 2
+        "the export has several films of this name and year"] * 2
     assert result.unmatched["candidates"].tolist() == [(1,), (1,), ()]
 
 
@@ -296,6 +296,13 @@ def test_links_of_a_diary_lead_to_entries_and_not_to_films():
     films = read((DIARY + rows).encode())
     assert films.table["viewings"].tolist() == [2]
     assert match(films, MOVIES).matched["movieId"].tolist() == [1]
+    whole = read(packed({"diary.csv": DIARY + rows, "watched.csv": WATCHED
+                         + "2024-01-01,Toy Story,1995,c\n"}))
+    assert whole.table["viewings"].tolist() == [2]
+    two = read(packed({"diary.csv": DIARY + rows, "watched.csv": WATCHED
+                       + "2024-01-01,Toy Story,1995,c\n2024-01-01,Toy Story,1995,d\n"}))
+    assert two.table["viewings"].tolist() == [1, 1, 2]  # the diary's may be either
+    assert len(match(two, MOVIES).matched) == 0
 
 
 @pytest.mark.parametrize("files, says", [
@@ -349,6 +356,20 @@ def test_only_the_lists_of_seen_films_are_unpacked():
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < 10_000_000
+
+
+@pytest.mark.parametrize("method, field, off", [
+    (zipfile.ZIP_DEFLATED, 20, 1), (zipfile.ZIP_DEFLATED, 20, -1), (zipfile.ZIP_DEFLATED, 24, 1),
+    (zipfile.ZIP_DEFLATED, 24, -1), (zipfile.ZIP_STORED, 20, 1), (zipfile.ZIP_STORED, 24, 1)])
+def test_lengths_that_are_off_by_one_are_damage(method, field, off):
+    """At 20 stands the length in the archive, at 24 that of the content."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        archive.writestr("watched.csv", WATCHED + ROW)
+    data = bytearray(stream.getvalue())
+    data[data.index(b"PK\1\2") + field] += off
+    with pytest.raises(ValueError, match="damaged archive"):
+        read(bytes(data), "a.zip")
 
 
 def test_archives_of_other_programs_are_read():
@@ -483,6 +504,7 @@ def test_films_are_found_and_it_is_said_how(film, movie, how):
     ("The Mission,2018", "no film of this name", (34,)),
     ("Thor,2017", "no film of this name", (35,)),
     ("Che,2008", "no film of this name", (28, 29)),
+    ("Barry Jenkins's Moonlight,2016", "no film of this name", (162414,)),
     ("Hidden Fortress,2008", "several films are near: 'Hidden Fortress: The Last Princess (2008)' "
      "(movieId 36), 'Hidden Fortress (2009)' (movieId 37)", (36, 37)),
 ])
@@ -529,6 +551,16 @@ def test_at_most_five_films_are_offered():
     lost = found("Emma,1996", movies=movies).unmatched
     assert lost.at[0, "candidates"] == (0, 1, 2, 3, 4)
     assert lost.at[0, "reason"].endswith("(movieId 4) and 4 more")
+
+
+def test_words_of_many_films_and_of_long_names_offer_nothing():
+    movies = pd.DataFrame({"movieId": range(25), "title": [
+        *(f"Love and Film {i} (1996)" for i in range(21)),
+        *(f"War Film {i} (1995)" for i in range(3)), "Peace (1995)"]})
+    names = ["Love,1996", "War,1995", "Film,1995", "a b c d e f g h i Peace,1995",
+             "b b c d e f g h i j k Peace,1995"]
+    offered = found(*names, movies=movies).unmatched["candidates"]
+    assert offered.tolist() == [(), (21, 22, 23), (21, 22, 23), (24,), ()]
 
 
 def test_a_reader_may_choose_a_film_and_it_stands_in_its_place():

@@ -70,3 +70,44 @@ def test_articles(name, article):
 ])
 def test_names_without_signs(name, plain):
     assert titles.without_signs(name) == plain
+
+
+@pytest.mark.parametrize("one, other", [
+    ("Three Colours: Blue", "Three Colors: Blue"), ("The Theatres of Grey", "The Theaters of Gray"),
+    ("Guardians of the Galaxy Vol. 2", "Guardians of the Galaxy 2"),
+    ("Red Cliff Part II", "Red Cliff 2"),
+    ("John Wick: Chapter 2", "John Wick: Chapter Two"), ("Ocean's 11", "Ocean’s Eleven"),
+    ("Nymphomaniac: Vol. I", "Nymphomaniac: Volume One"), ("M.I.B. & Co", "MIB and Co"),
+    ("Star Wars: Episode V", "Star Wars: Episode Five"), ("GARÇON", "Garcon"),
+])
+def test_names_of_one_spelling(one, other):
+    assert titles.spelling(one) == titles.spelling(other) != ""
+
+
+@pytest.mark.parametrize("one, other", [
+    ("Malcolm X", "Malcolm 10"), ("I", "1"), ("Our Hour", "Or Hor"), ("Part Time", "Time"),
+    ("Toy Story 2", "Toy Story 3"), ("The Raid", "Raid"), ("Saw II", "Saw"), ("Retreat", "Erteat"),
+    ("No Man", "Man"), ("Chapter 2 3", "Chapter 2"),
+])
+def test_names_of_two_spellings(one, other):
+    assert titles.spelling(one) != titles.spelling(other)
+
+
+@pytest.mark.parametrize("name, parts", [
+    ("Star Wars: Episode IV - A New Hope",
+     {"starwars", "starwars4", "anewhope", "4anewhope", "starwarsanewhope"}),
+    ("The Raid: Redemption", {"theraid"}), ("Thor: Ragnarok", set()), ("Alien", set()),
+    ("X2: X-Men United", {"x2"}), ("Birdman: Or", {"birdman"}), ("X-Men: First Class", set()),
+    ("Dr. Strangelove or: How I Learned to Worry", {"drstrangelove", "howilearnedtoworry"}),
+    ("Ice Age 2: The Meltdown", {"iceage2", "iceagethemeltdown"}),
+    ("2001: A Space Odyssey", {"aspaceodyssey"}), ("Avengers: Infinity War", set()),
+    ("Monty Python's Life of Brian", {"lifeofbrian"}), ("Lee Daniels' The Butler", {"thebutler"}),
+    ("Pan's Labyrinth", set()), ("Ferris Bueller's Day Off", set()), ("Dead Poets Society", set()),
+    ("The Secret Policeman's Other Big Ball", set()), ("Kill Bill: Vol. 1", {"killbill"}),
+])
+def test_parts_that_tell_enough_to_stand_for_a_film(name, parts):
+    assert titles.parts(name) == parts
+
+
+def test_words_stand_without_accents_and_signs():
+    assert titles.words("L'été & the M.I.B.: 8½") == ["lete", "and", "the", "mib", "81", "2"]

@@ -148,7 +148,7 @@ window.nbrecLetterboxd = (rules) => {
       return [...same, ...alike.map(([, , movie]) => movie)].slice(0, MAX_CANDIDATES);
     }
 
-    function whyNot(name, year, times, best, found) {
+    function whyNot(name, year, twice, best, found) {
       const choice = candidates(name, year, best, found);
       const listed = (some) => {
         const first = choice.filter((movie) => some.includes(movie));
@@ -159,7 +159,7 @@ window.nbrecLetterboxd = (rules) => {
       const alike = new Set(best.map((movie) => found.get(movie))).size === 1
         ? "equally near" : "near";
       return { candidates: choice.map(({ film }) => film),
-        reason: times > 1 ? `the export has ${times} films of this name and year`
+        reason: twice ? "the export has several films of this name and year"
           : best.length ? `several films are ${alike}: ${listed(best)}`
             : !same.length ? "no film of this name"
               : year === null ? "the export gives no year, so it may or may not be "
@@ -180,7 +180,7 @@ window.nbrecLetterboxd = (rules) => {
     const less = (a, b) => a[0] - b[0] || a[1] - b[1];
     const groups = new Map();
     const found = rows.map(({ name, year, ...rest }, row) => {
-      const steps = known.steps(name), often = times.get(key({ name, year }));
+      const steps = known.steps(name), twice = times.get(key({ name, year })) > 1;
       const near = [...steps].map(([movie, step]) => ({ movie, score: [known.apart(year, movie), step] }))
         .filter(({ movie, score }) => score[0] === 0 || (score[0] === 1
           && movie.names.some((other) => folded(other) === folded(name))))
@@ -188,8 +188,8 @@ window.nbrecLetterboxd = (rules) => {
       const best = near.filter(({ score }) =>
         near[0].score[1] >= SPELLING || !less(score, near[0].score));
       const one = { name, year, ...rest, row };
-      if (best.length !== 1 || often > 1) {
-        return { ...one, ...known.whyNot(name, year, often, best.map(({ movie }) => movie), steps) };
+      if (best.length !== 1 || twice) {
+        return { ...one, ...known.whyNot(name, year, twice, best.map(({ movie }) => movie), steps) };
       }
       Object.assign(one, best[0]);
       into(groups, one.movie, one);
