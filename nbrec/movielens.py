@@ -49,6 +49,7 @@ FIRST_TIME = 788_918_400  # 1995-01-01: MovieLens opened in 1995
 LAST_TIME = 4_102_444_800  # 2100-01-01: beyond it, a time is most likely in milliseconds
 LOWEST, HIGHEST = 0.5, 5.0  # stars
 MAX_UNPACKED = 8 * 2**30  # bytes; the largest official archive unpacks to 1.6e9
+TOP = 1 << 13  # bytes in which the header and the first row are looked for
 MAX_RATIO = 200  # unpacked to packed size; the tables reach about 5
 
 
@@ -456,20 +457,21 @@ def _read_tags(files: _Files, kind: type | str) -> pd.DataFrame | None:
 def _read_csv(files: _Files, name: str, types: dict) -> pd.DataFrame:
     """A small table beside the ratings, all columns in `types` required."""
     label = files.label(name)
-    columns = _header(files, name, _Layout(), tuple(types))
+    with files.open(name) as stream:
+        content = stream.read()
+    columns = _header(content[:TOP], label, _Layout(), tuple(types))
     # Columns that nobody asked for are read all the same: pandas would else cut rows that are too
     # long, and with them a title with a comma in it.
     options = {"header": 0, "names": columns, "keep_default_na": False,
                "na_values": {"tmdbId": [""]}, "dtype": {c: types.get(c, "category")
                                                         for c in columns}}
     try:
-        try:
-            with files.open(name) as stream, np.errstate(invalid="ignore"):
-                table = pd.read_csv(stream, **options)[list(types)]
-        except UnicodeDecodeError:
-            with files.open(name) as stream:
-                text = _decode(stream.read(), label)
-            table = pd.read_csv(io.StringIO(text), **options)[list(types)]
+        with np.errstate(invalid="ignore"):  # of "inf" for a whole number; refused below
+            try:
+                table = pd.read_csv(io.BytesIO(content), **options)[list(types)]
+            except UnicodeDecodeError:
+                text = io.StringIO(_decode(content, label))
+                table = pd.read_csv(text, **options)[list(types)]
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{label}: {_short(error)}; expected UTF-8 text with the columns "
                          f"{', '.join(types)}. Correct the file, or fetch it anew.") from error
@@ -478,9 +480,7 @@ def _read_csv(files: _Files, name: str, types: dict) -> pd.DataFrame:
     short = types.get(columns[-1]) is str and (table[columns[-1]] == "").any()
     swallowed = "title" in types and table["title"].str.contains("\n", regex=False).any()
     if short or swallowed or any(_doubtful(table[column].to_numpy()) for column in numbers):
-        with files.open(name) as stream:
-            text = _decode(stream.read(), label)
-        lines = csv.reader(io.StringIO(text, newline=""))
+        lines = csv.reader(io.StringIO(_decode(content, label), newline=""))
         rows = (row for row in lines if any(map(str.strip, row)))
         next(rows)
         for row in rows:
@@ -592,11 +592,13 @@ def _read_interactions(files: _Files, name: str, partial_ratings: bool, how: _Ho
                        ) -> _Interactions:
     """Read and check a file of interactions."""
     layout = _LAYOUTS.get(name, _Layout())
-    columns = _header(files, name, layout, ("userId", "movieId", "timestamp (or position)"))
+    with files.open(name) as stream:
+        columns = _header(stream.read(TOP), files.label(name), layout,
+                          ("userId", "movieId", "timestamp (or position)"))
     order = "position" if "position" in columns else "timestamp"
     wanted = [c for c in ("userId", "movieId", "rating", order) if c in columns]
     names = [column or f"empty {i}" for i, column in enumerate(columns)]
-    id_type = "int64" if how.ids == "number" else "category"
+    id_type = "int64" if how.ids == "number" else str  # a category would take 007 for 7
     types = {c: "category" for c in names} | {"userId": id_type, "movieId": id_type,
                                               "rating": "float32", order: "int64"}
     rules = _Rules(columns, order, not partial_ratings, how.ids == "text")
@@ -657,6 +659,7 @@ def _coded(texts: pd.Series) -> tuple[np.ndarray, pd.Series]:
 
     The number is -1 where there is no text, or one of several lines: a quotation mark too many.
     """
+    texts = texts.astype("category")
     stripped = texts.cat.categories.astype(str).str.strip().to_numpy(object)
     names = np.unique(stripped.astype(str))
     names = names[[bool(re.fullmatch("[^\r\n]+", name)) for name in names]]
@@ -664,11 +667,8 @@ def _coded(texts: pd.Series) -> tuple[np.ndarray, pd.Series]:
     return numbers[texts.cat.codes].astype(np.int64), pd.Series(names, name=texts.name, dtype=str)
 
 
-def _header(files: _Files, name: str, layout: _Layout, needed: tuple[str, ...]) -> list[str]:
+def _header(top: bytes, label: str, layout: _Layout, needed: tuple[str, ...]) -> list[str]:
     """The columns' names, from the layout or from line 1; checks what can be seen at the top."""
-    label = files.label(name)
-    with files.open(name) as stream:
-        top = stream.read(1 << 13)
     if not top.strip():
         raise ValueError(f"{label} is empty; expected rows of a table. Fetch the file anew.")
     if top[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in top:

@@ -493,6 +493,7 @@ texts = st.text(st.characters(exclude_categories=("C", "Z"), exclude_characters=
 
 
 @in_files
+@example([("007", "0"), ("7", "00"), ("1.0", "1e3"), ("True", "nan"), ("NA", "None")])
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=12, unique=True))
 def test_ids_of_text_are_mapped_and_mapped_back(tmp_path, pairs):
     lines = [",".join(f'"{i}"' for i in pair) + f",{T}" for pair in pairs]
