@@ -82,3 +82,7 @@ def test_equal_similarities_keep_the_items_that_come_first():
                       np.arange(4))
     cut = ItemKNN(neighbours=2).fit(train).similarities.toarray()
     assert np.flatnonzero(cut[:, 0]).tolist() == [0, 1, 2]
+
+
+def test_nobody_has_no_scores():
+    assert ItemKNN().fit(data()).score([]).shape == (0, 14)

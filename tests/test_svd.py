@@ -52,3 +52,9 @@ def test_the_seed_decides_and_nothing_else_does():
         made.append(SVD(3, seed).fit(blocks()).items)
     assert np.array_equal(made[0], made[1]) and not np.array_equal(made[0], made[2])
     assert made[0].dtype == np.float32 and made[0].flags.c_contiguous
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True])
+def test_a_seed_that_is_none_is_refused_before_fitting(seed):
+    with pytest.raises(ValueError, match=f"seed={seed}: expected a whole number"):
+        SVD(3, seed)
