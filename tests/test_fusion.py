@@ -257,3 +257,14 @@ def test_a_digest_knows_names_and_vectors():
         EarlyFusion({"gat": torch.ones(3)}, 4)
     assert torch.equal(EarlyFusion({"gat": one.double()}, 4).frozen_gat, one)
     assert EarlyFusion({"gat": one}, 4).frozen_gat.data_ptr() != one.data_ptr()
+
+
+@pytest.mark.parametrize("dropout", [1.0, -0.1])
+def test_a_dropout_of_the_fusion_that_is_none_is_refused(dropout):
+    with pytest.raises(ValueError, match=f"dropout={dropout}: expected a number"):
+        EarlyFusion({"gat": torch.ones(3, 2)}, 4, dropout)
+
+
+def test_what_is_frozen_asks_for_no_gradient():
+    learned = torch.randn(3, 2, requires_grad=True)
+    assert not EarlyFusion({"gat": learned}, 4).frozen_gat.requires_grad

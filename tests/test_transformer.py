@@ -113,16 +113,16 @@ def test_sasrec_ties_its_matrices_and_learns_its_positions():
 @pytest.mark.parametrize("make", [TransformerBlock, PreNormBlock])
 def test_one_item_at_a_time_gives_the_same(make):
     torch.manual_seed(0)
-    block, h = make(16, n_heads=4).double().eval(), torch.randn(2, 9, 16, dtype=torch.float64)
+    block, h = make(16, n_heads=2).double().eval(), torch.randn(2, 9, 16, dtype=torch.float64)
     state, steps = None, []
     for t in range(9):
         y, state = block.step(h[:, t], state)
         steps.append(y)
-        assert state[0].shape == state[1].shape == (2, 4, t + 1, 4)
+        assert state[0].shape == state[1].shape == (2, 2, t + 1, 8)
     assert torch.allclose(torch.stack(steps, 1), block(h), atol=1e-12)
     found, weights = block.with_weights(h)
     assert torch.allclose(found, block(h), atol=1e-12)
-    assert torch.allclose(weights.sum(-1), torch.ones(2, 4, 9, dtype=torch.float64))
+    assert torch.allclose(weights.sum(-1), torch.ones(2, 2, 9, dtype=torch.float64))
     assert (weights[:, :, 3, 4:] == 0).all() and weights[:, :, 3, :4].min() > 0
 
 
@@ -155,3 +155,12 @@ def test_positions_of_odd_widths_end_with_a_sine():
 def test_the_mask_hides_what_comes_later():
     inf = math.inf
     assert causal_mask(3).tolist() == [[0, -inf, -inf], [0, 0, -inf], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("wrong", [{"d_ff": 0}, {"d_ff": 2.5}, {"n_heads": 0}, {"d_model": 0},
+                                   {"dropout": 1.0}, {"dropout": -0.1}])
+@pytest.mark.parametrize("make", [TransformerBlock, PreNormBlock])
+def test_impossible_settings_are_refused(make, wrong):
+    (name, value), = wrong.items()
+    with pytest.raises(ValueError, match=f"{name}={value}: expected"):
+        make(**{"d_model": 16} | wrong)
