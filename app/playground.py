@@ -182,7 +182,8 @@ took = 1000 * (time.perf_counter() - began)
 
 st.subheader(f"Recommendations ({took:.0f} ms)", anchor=False)
 if source == "popular":
-    st.info(("The history is empty." if not history else "No model knows any film of this history.")
+    st.info(("The history is empty." if not history else
+             f"{plots.model_label(name)} knows no film of this history.")
             + " So these are the films that most users have watched.", icon=":material/info:")
 elif source == "content":
     st.info(f"{plots.model_label(name)} knows no film of this history. So these are films of which "

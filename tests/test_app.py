@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 pytest.importorskip("streamlit", reason="the platform is installed with the extra 'app'")
 import streamlit as st
@@ -54,7 +55,7 @@ def made(name):
         vectors[:3, 11] = [0.9, 0.5, 0.1]  # so films 0, 1, 2 are near film 11, in this order
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         model = SimpleNamespace(vectors=vectors, score=Content(vectors).score,
-                                items=lambda: SimpleNamespace(numpy=lambda: vectors))
+                                items=lambda: torch.from_numpy(vectors))
         others = (np.array([UNKNOWN]), vectors[[11]])
     elif name == "item-knn":
         model = ItemKNN().fit(train)
@@ -141,7 +142,7 @@ def cards(app):
     """Of each film shown: its title, the number below it, and whether it is marked."""
     found = []
     for words, kind in Page(app).items:
-        if match := re.match(r"\d+\.\s*(.*?)(?:confidence|cosine) ([\d.]+)", words, re.DOTALL):
+        if match := re.match(r"\d+\.\s*(.*?)(?:confidence|cosine|seen by) ([\d.]+)", words, re.DOTALL):
             found.append((match[1], float(match[2]), kind == "truth"))
     return found
 
@@ -216,6 +217,8 @@ def test_an_empty_history_gives_the_most_popular_films(visit):
     times = np.bincount(np.concatenate(USERS[:6]), minlength=12)
     assert times[0] == 5 and times[1] == 3  # the training users alone
     assert [c[0] for c in cards(app)][:2] == shown(0, 1)
+    # No model's answer has no confidence, but the share of the training users.
+    assert [c[1] for c in cards(app)][:2] == pytest.approx([500 / 6, 50], abs=0.05)
 
 
 def test_a_history_of_unknown_films_falls_back_to_what_films_are_about(visit):
@@ -228,7 +231,7 @@ def test_a_history_of_unknown_films_falls_back_to_what_films_are_about(visit):
 @pytest.mark.parametrize("history, without", [([NOWHERE], ()), ([UNKNOWN], ("minibert",))])
 def test_a_history_of_which_nothing_is_known_gives_popular_films(visit, history, without):
     app = visit("playground", without, model="item-knn", k=1, history=history)
-    assert infos(app).startswith("No model knows any film")
+    assert infos(app).startswith("Item-KNN knows no film of this history")
     assert [c[0] for c in cards(app)] == shown(0)
 
 
@@ -246,10 +249,15 @@ def test_recommendations_are_the_best_scores_and_confidences_their_softmax(visit
 
 def test_k_and_seen_films(visit):
     app = visit("playground", model="item-knn", history=[10, 20])
-    assert len(cards(app)) == 10  # K is 12, two are seen
+    met = similarities()[[0, 1]].sum(0) > 0  # films that somebody has seen with one of the two
+    assert met.sum() == 9
+    assert len(cards(app)) == 7 and "something to say of 7 films only" in infos(app)
     app.toggle(key="hide").set_value(False)
     titles = [c[0] for c in cards(run(app))]
-    assert len(titles) == 12 and set(shown(0, 1)) == set(titles[:2])
+    assert len(titles) == 9 and set(shown(0, 1)) == set(titles[:2])
+    app.selectbox(key="model").set_value("transformer")
+    assert len(cards(run(app))) == 12  # of each film a network has an opinion
+    app.selectbox(key="model").set_value("item-knn")
     app.slider(key="k").set_value(1)
     assert cards(run(app))[0][1] == 100.0
 
@@ -266,7 +274,8 @@ def test_a_test_user_comes_with_the_true_next_film(visit, bundles):
     scores[user[:-1]] = -1
     rank = int((scores >= scores[user[-1]]).sum())  # ties count against it
     assert f"has rank {rank}." in Page(app).words
-    assert [c[0] for c in cards(app) if c[2]] == shown(user[-1])  # all films are shown, one marked
+    # All films of which Item-KNN has something to say are shown, one of them marked.
+    assert [c[0] for c in cards(app) if c[2]] == (shown(user[-1]) if scores[user[-1]] > 0 else [])
     app.selectbox(key="model").set_value("transformer")
     run(app)
     assert app.session_state["truth"] == truth
