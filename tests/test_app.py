@@ -142,7 +142,8 @@ def cards(app):
     """Of each film shown: its title, the number below it, and whether it is marked."""
     found = []
     for words, kind in Page(app).items:
-        if match := re.match(r"\d+\.\s*(.*?)(?:confidence|cosine|seen by) ([\d.]+)", words, re.DOTALL):
+        if match := re.match(r"\d+\.\s*(.*?)(?:confidence|cosine|seen by) ([\d.]+)", words,
+                             re.DOTALL):
             found.append((match[1], float(match[2]), kind == "truth"))
     return found
 

@@ -171,7 +171,8 @@ def test_seen_items_of_fewer_users_are_refused():
 
 @pytest.mark.parametrize("metric", [m.hits, m.reciprocal_ranks, m.discounted_gains])
 @pytest.mark.parametrize("ranks, k", [([3, 0], 5), ([[1, 2]], 5), ([1, 2], 0), ([1, 2], 1.5),
-                                      ([1.5, 2], 5), ([], 5)])
+                                      ([1.5, 2], 5), ([np.nan, 2], 5),
+                                      ([np.inf, 2], 5), ([True], 5), ([], 5)])
 def test_every_metric_refuses_impossible_ranks(metric, ranks, k):
     with pytest.raises(ValueError, match="expected a whole number|expected one dimension of rank"):
         metric(np.array(ranks), k)
