@@ -434,3 +434,12 @@ def test_epochs_take_the_time_they_take_and_the_bar_waits_a_second(monkeypatch, 
     shown = {line.split("epoch=")[1] for line in capsys.readouterr().err.split("\r")
              if "loss=" in line and "epoch=" in line}
     assert len(shown) == 2 * 2  # after 1.25 and 2.5 seconds of each epoch
+
+
+@pytest.mark.parametrize("name, value", [
+    ("learning_rate", 0.0), ("weight_decay", -0.1), ("batch_size", 0), ("max_epochs", 1.5),
+    ("patience", -1), ("min_improvement", -0.01), ("min_improvement", 1.0), ("groups", 0),
+    ("stop_on", "hr"), ("every_item", 2), ("precision", "half"), ("device", "tpu"), ("seed", -1)])
+def test_every_setting_of_the_training_is_checked(name, value):
+    with pytest.raises(ValueError, match=f"{name}={value!r}: expected"):
+        TrainSettings(**{name: value})
