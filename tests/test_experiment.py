@@ -670,3 +670,21 @@ def test_the_module_is_a_command(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         runpy.run_module("nbrec.experiment", run_name="__main__")
     assert "--folds: invalid int value: 'no number'" in capsys.readouterr().err
+
+
+def test_both_runs_are_asked_for_quietly(monkeypatch):
+    asked = []
+    monkeypatch.setattr(experiment, "run", lambda *a, **k: asked.append((a, k)) or "now")
+    monkeypatch.setattr(records, "reference_folder", lambda name: f"reference of {name}")
+    monkeypatch.setattr(records, "load_records", lambda folder: folder)
+    both = experiment.beside_reference("sample", ["svd"], "full", data=7)
+    assert both == {"this run": "now", "reference run": "reference of full"}
+    ((arguments, options),) = asked
+    assert arguments == ("sample", ["svd"]) and options.pop("n_jobs") > 1
+    assert options == {"data": 7, "progress": False}
+
+
+def test_the_smallest_share_is_one_user(tmp_path):
+    profile = replace(PROFILE, folds_run=(0,), variants={"original": 0},
+                      models={"one": {"model": "popularity", "train_share": 1e-6}})
+    assert run(tmp_path, profile)["n_train"].tolist() == [1]
