@@ -343,3 +343,10 @@ def test_no_library_is_no_warning(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "mamba_ssm", None)
     monkeypatch.delitem(sys.modules, "mamba_ssm.ops", raising=False)
     assert scan._library() is None and not caplog.text
+
+
+@pytest.mark.parametrize("make", [MambaBlock, Mamba4RecBlock])
+@pytest.mark.parametrize("dropout", [1.0, -0.1])
+def test_a_dropout_that_is_none_is_refused(make, dropout):
+    with pytest.raises(ValueError, match=f"dropout={dropout}: expected a number"):
+        make(16, dropout=dropout)
