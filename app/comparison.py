@@ -4,7 +4,8 @@ import pandas as pd
 import shared
 import streamlit as st
 
-from nbrec import claims, comparison, costs, plots, records, statistics
+from nbrec import paths, records
+from nbrec.book import claims, comparison, costs, plots, significance
 
 RUNS = {"laptop": "reference run", "sample": "sample run"}
 TIME = "seconds, at a steady pace"
@@ -13,7 +14,7 @@ METRICS = ("ndcg@20", "hr@1", "hr@20", "hr@300")
 
 @st.cache_data(show_spinner="Reading the records …")
 def load(run: str) -> pd.DataFrame:
-    return records.load_records(records.reference_folder(run))
+    return records.load_records(paths.reference_folder(run))
 
 
 @st.cache_data(show_spinner="Comparing …")
@@ -30,7 +31,7 @@ def overview(run: str, table: str) -> str:
 
 @st.cache_data(show_spinner=False)
 def everything(run: str, variant: str) -> str:
-    return plots.results_table(statistics.summary(load(run)), variant=variant, sort="ndcg@20",
+    return plots.results_table(significance.summary(load(run)), variant=variant, sort="ndcg@20",
                                small=True, caption="All models, best first.").to_html()
 
 
@@ -44,7 +45,7 @@ def figure(kind: str, run: str, metric: str, variant: str, models: tuple[str, ..
     df = load(run)
     df = df[df["variant"] == variant] if kind != "truncation" else df
     if kind == "accuracy":
-        users = statistics.over_users(df, [metric], variant)
+        users = significance.over_users(df, [metric], variant)
         table = "5.1" if variant == "original" else "5.2"
         return shared.svg(lambda: plots.metric_intervals(
             users.assign(n=users["folds"]), metric, variant,
@@ -53,17 +54,17 @@ def figure(kind: str, run: str, metric: str, variant: str, models: tuple[str, ..
         folds = df.groupby("model")["fold"].nunique()
         full = folds.index[folds >= claims.ENOUGH_FOLDS]
         chosen = df[df["model"].isin(full)] if len(full) >= 3 else df
-        pairs = statistics.compare_all(chosen, metric, variant)
+        pairs = significance.compare_all(chosen, metric, variant)
         if pairs.empty:
             raise ValueError("no two models have two folds in common")
         means = chosen.groupby("model")[metric].mean().sort_values(ascending=False)
         return shared.svg(lambda: plots.pair_matrix(pairs, list(means.index), metric))
     if kind == "ranks":
-        found = statistics.mean_ranks(df, metric, variant)
+        found = significance.mean_ranks(df, metric, variant)
         return shared.svg(lambda: plots.critical_difference(
             found.ranks, found.critical_difference, found.groups, metric))
     if kind == "cost":
-        summary = statistics.summary(costs.complete(costs.steady(df)), [metric, "steady"])
+        summary = significance.summary(costs.complete(costs.steady(df)), [metric, "steady"])
         summary = summary.replace({"metric": {"steady": TIME}})
         return shared.svg(lambda: plots.accuracy_vs_time(summary, metric, TIME, variant))
     if kind == "truncation":
@@ -96,8 +97,8 @@ variants = [v for v in comparison.OVERVIEWS if v in set(df["variant"])]
 variant = variant_column.selectbox("Sequences", variants, key="variant", persist_state="session",
                                    help="Original sequences are whole; truncated ones lack each "
                                         "user's first twenty films.")
-st.caption(f"{statistics.described(df)}. The last film of each test user is to be found among all "
-           "films that the user has not seen; ties count against the model.")
+st.caption(f"{significance.described(df)}. The last film of each test user is to be found among "
+           "all films that the user has not seen; ties count against the model.")
 have = list(dict.fromkeys(df.loc[df["variant"] == variant, "model"]))
 tabs = st.tabs(["Tables", "Accuracy", "Pairs", "Mean ranks", "Cost", "Truncation",
                 "Personalisation"])

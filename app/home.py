@@ -4,7 +4,8 @@ import pandas as pd
 import shared
 import streamlit as st
 
-from nbrec import bundle, plots
+from nbrec.book import plots
+from nbrec.play import bundle
 
 st.title("The next best film")
 st.write("What will you watch next? The models of the book answer here, for a test user of "
@@ -45,7 +46,7 @@ if rows:
                "Technical Comparison has many more.")
 else:
     st.warning("No model has been trained here. This trains all of them in a few minutes:")
-    st.code("python -m nbrec.bundle", language="bash")
+    st.code("python -m nbrec.play.bundle", language="bash")
 
 st.subheader("What leaves this computer")
 st.write("Nothing, unless you ask for posters: then titles and years of the films on the page go "

@@ -7,7 +7,9 @@ import plotly.graph_objects as go
 import shared
 import streamlit as st
 
-from nbrec import explore, plots, recommenders
+from nbrec import recommenders
+from nbrec.book import plots
+from nbrec.play import explore
 
 shown = shared.shown()
 FIRST = 6807  # Monty Python's The Meaning of Life, as in the thesis

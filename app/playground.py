@@ -8,7 +8,9 @@ import pandas as pd
 import shared
 import streamlit as st
 
-from nbrec import explore, letterboxd, plots, profiles, recommenders
+from nbrec import profiles, recommenders
+from nbrec.book import plots
+from nbrec.play import explore, letterboxd
 
 CONTENT = "minibert"  # reads the films that the catalogue of the models does not have
 LONGEST = 8  # films that are named, as reasons or as unknown

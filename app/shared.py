@@ -18,8 +18,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import streamlit as st
 
-from nbrec import bundle, explore, movielens, plots, profiles, recommenders, text, titles, tmdb
-from nbrec.bundle import Bundle
+from nbrec import paths, profiles, recommenders
+from nbrec.book import plots
+from nbrec.data import text, titles
+from nbrec.play import bundle, explore, tmdb
+from nbrec.play.bundle import Bundle
 
 ACKNOWLEDGEMENT = (
     "Films, users and models come from MovieLens (ml-latest-small) of GroupLens, University of "
@@ -94,7 +97,7 @@ def model_or_stop(name: str) -> Bundle:
                        "about a minute; then choose it again:")
         else:
             st.error(markdown(str(error)))
-        st.code(f"python -m nbrec.bundle {name}", language="bash")
+        st.code(f"python -m nbrec.play.bundle {name}", language="bash")
         st.stop()
 
 
@@ -182,7 +185,7 @@ _drawing = threading.Lock()  # matplotlib has one place for the figures of all t
 
 
 def svg(draw: Callable[[], plt.Figure]) -> str:
-    """What a function of `nbrec.plots` draws, in the book's style, as SVG."""
+    """What a function of `nbrec.book.plots` draws, in the book's style, as SVG."""
     with _drawing:
         plots.use_style()
         figure, file = draw(), io.StringIO()
@@ -192,7 +195,7 @@ def svg(draw: Callable[[], plt.Figure]) -> str:
 
 
 def show_table(styler) -> None:
-    """A table of `nbrec.plots` that scrolls in its own box."""
+    """A table of `nbrec.book.plots` that scrolls in its own box."""
     st.html(f'<div class="scroll">{styler.to_html()}</div>')
 
 
@@ -221,7 +224,7 @@ def posters(movies: Iterable[int], key: str) -> dict[int, str]:
     chosen = films().reindex(list(movies)).dropna(subset="title")
     if not key or chosen.empty:
         return {}
-    path = movielens.data_folder() / "posters" / "posters.csv"
+    path = paths.data_folder() / "posters" / "posters.csv"
     try:
         with _asking, st.spinner("Asking TMDB …"):
             found = text.read_metadata(tmdb.fetch_metadata(

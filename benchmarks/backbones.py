@@ -27,7 +27,7 @@ from transformer import (  # the script next to this one
     synthetic_sequences,
 )
 
-from nbrec.growth import peak_megabytes
+from nbrec.book.growth import peak_megabytes
 from nbrec.models.next_item import NextItemModel, mamba, transformer, xlstm
 from nbrec.train import Run, TrainSettings, batches
 

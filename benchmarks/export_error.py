@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nbrec import bundle, export
+from nbrec.play import bundle, export
 
 BOUND = 1e-4
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformer import synthetic_sequences
 
-from nbrec.growth import peak_megabytes
+from nbrec.book.growth import peak_megabytes
 from nbrec.models.graph import Graph, gat, gcn, lightgcn
 from nbrec.train import RankingRun, TrainSettings
 

@@ -14,7 +14,7 @@ import time
 import numpy as np
 from transformer import ITEMS, synthetic_sequences
 
-from nbrec.growth import peak_megabytes
+from nbrec.book.growth import peak_megabytes
 from nbrec.models.baselines import history_matrix, interactions
 from nbrec.models.item_knn import ItemKNN
 

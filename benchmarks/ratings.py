@@ -109,7 +109,7 @@ def prepare(folder: Path, scale: float) -> Path:
 
 def measure(path: str, sample: float) -> dict:
     """One case, in this process: seconds of both steps, and what came out."""
-    from nbrec import movielens
+    from nbrec.data import movielens
     from nbrec.sequences import SequenceSettings, build_sequences
 
     started = time.perf_counter()

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from nbrec.growth import peak_megabytes
+from nbrec.book.growth import peak_megabytes
 from nbrec.models.next_item import transformer
 from nbrec.sequences import Sequences
 from nbrec.train import Run, TrainSettings, batches

@@ -23,7 +23,7 @@ def check_playground(page) -> tuple[list[str], dict[str, tuple[float, float]]]:
     Args:
         page: of playwright; the playground has been opened in it.
     """
-    from nbrec import bundle
+    from nbrec.play import bundle
 
     problems, seconds = [], {}
     page.wait_for_selector("#play-search:enabled", timeout=20_000)
@@ -99,7 +99,7 @@ def _movies(page, part: str) -> list[int]:
 
 def _same(page, one, what: str) -> list[str]:
     """The films shown are those of nbrec, up to ties, and so are scores and confidences."""
-    from nbrec import explore
+    from nbrec.play import explore
 
     history, _ = one.indices(_movies(page, "play-history"))
     shown = page.eval_on_selector_all("#play-results > li", """rows => rows.map(r => [
@@ -122,7 +122,7 @@ def _same(page, one, what: str) -> list[str]:
 
 
 def _rank(page, one) -> list[str]:
-    from nbrec import explore
+    from nbrec.play import explore
 
     history, _ = one.indices(_movies(page, "play-history"))
     user = next(u for u in one.fold.test.tolist()
@@ -134,7 +134,7 @@ def _rank(page, one) -> list[str]:
 
 def _reasons(page, one) -> list[str]:
     """The first film's reasons are those of nbrec."""
-    from nbrec import explore
+    from nbrec.play import explore
 
     row = page.locator("#play-results > li").first
     row.get_by_role("button", name="Why").press("Enter")
@@ -180,7 +180,7 @@ def _order(page) -> list[str]:
 
 def _cold(page) -> list[str]:
     """Nothing known of a user: popular films, or films of like content."""
-    from nbrec import bundle, explore
+    from nbrec.play import bundle, explore
 
     problems, content = [], bundle.load("minibert")
     one = bundle.load("item-knn")
@@ -205,7 +205,8 @@ def _cold(page) -> list[str]:
 
 def _files(page) -> list[str]:
     """Letterboxd exports: what nbrec finds in them is found; bad ones are refused, none runs."""
-    from nbrec import bundle, letterboxd, titles
+    from nbrec.data import titles
+    from nbrec.play import bundle, letterboxd
 
     problems, films = [], bundle.films()
     lines = ["Date,Name,Year,Letterboxd URI,Rating"]
@@ -239,7 +240,7 @@ def _files(page) -> list[str]:
         one = bundle.load("item-knn")
         expected = one.catalogue[found.history(one.catalogue, 3.0)][-90:].tolist()
         if _movies(page, "play-history") != expected:
-            problems.append(f"{name}: the history is not that of nbrec.letterboxd")
+            problems.append(f"{name}: the history is not that of nbrec.play.letterboxd")
     problems += _choice(page, films)
     if page.title() == "1" or page.query_selector("#play-matches img"):
         problems.append("a title of a file was taken for HTML")
@@ -284,7 +285,7 @@ def _choice(page, films) -> list[str]:
 
 def check_movie_space(page) -> list[str]:
     """The neighbours shown are those of nbrec for every kind of vectors; walking works."""
-    from nbrec import bundle
+    from nbrec.play import bundle
 
     problems, alike = [], []
     page.wait_for_function(DONE.format("space-status"), timeout=30_000)
@@ -330,7 +331,8 @@ def check_movie_space(page) -> list[str]:
 
 
 def _near(page, one) -> list[str]:
-    from nbrec import bundle, explore, titles
+    from nbrec.data import titles
+    from nbrec.play import bundle, explore
 
     shown = page.eval_on_selector_all(
         "#space-list tr", "rows => rows.map(r => [+r.dataset.movie, +r.dataset.cosine])")
@@ -350,7 +352,7 @@ def _near(page, one) -> list[str]:
 
 def _alike(page, one) -> float:
     """The correlation of the cosines between the films around the middle, in space and in truth."""
-    from nbrec import explore
+    from nbrec.play import explore
 
     page.wait_for_function("document.querySelectorAll('#space-list tr').length + 1 === "
                            "document.getElementById('space-graph').data?.[1].x.length")

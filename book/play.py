@@ -61,7 +61,7 @@ def make(folder: Path, cache: Path) -> None:
 
 def fingerprint() -> str:
     """A hash of what the files are made of."""
-    from nbrec import bundle
+    from nbrec.play import bundle
 
     root = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
@@ -82,7 +82,7 @@ def write(folder: Path, name: str, data: bytes) -> None:
 
 def write_models(folder: Path) -> None:
     """The networks as ONNX, and the item vectors of each space as whole numbers."""
-    from nbrec import bundle, explore, export
+    from nbrec.play import bundle, explore, export
 
     for name in NETWORKS:
         path = export.export(bundle.load(name), folder / "model.onnx")
@@ -106,7 +106,8 @@ def packed(vectors: np.ndarray, largest: int) -> bytes:
 
 def write_films(folder: Path) -> None:
     """Titles, rules to find them, the catalogue, training sequences and test users."""
-    from nbrec import bundle, titles
+    from nbrec.data import titles
+    from nbrec.play import bundle
 
     one = bundle.load("item-knn")
     table = bundle.films()
@@ -141,9 +142,10 @@ def for_letterboxd(films: pd.DataFrame) -> dict[str, object]:
 
     Returns:
         moved: rows of the films whose article stands behind the name; years: of films that have
-        none in their title, by movieId; letterboxd: `nbrec.letterboxd.rules`.
+        none in their title, by movieId; letterboxd: `nbrec.play.letterboxd.rules`.
     """
-    from nbrec import letterboxd, titles
+    from nbrec.data import titles
+    from nbrec.play import letterboxd
 
     known = letterboxd.YEARS
     return {

@@ -23,9 +23,10 @@ import torch
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from nbrec import checks, files, metrics, movielens, recommenders, records, statistics, text
+from nbrec import checks, files, metrics, paths, recommenders, records
+from nbrec.data import movielens, text
+from nbrec.data.movielens import MovieLens
 from nbrec.evaluate import Evaluation, evaluate
-from nbrec.movielens import MovieLens
 from nbrec.profiles import PROFILES, Profile, get_profile
 from nbrec.sequences import (
     Fold,
@@ -229,7 +230,7 @@ def run(
         models, variants, folds: which of the profile's; by default all.
         n_jobs: runs at the same time, each in its own process with one thread, -1 for as many as
             there are cores; 1 runs them here, one after the other, with all threads.
-        folder: where the records are kept; by default `records.runs_folder()`.
+        folder: where the records are kept; by default `paths.runs_folder()`.
         data: tables that are loaded already; by default those of the profile's dataset.
 
     Returns:
@@ -242,7 +243,7 @@ def run(
     profile = profile if isinstance(profile, Profile) else get_profile(profile)
     if n_jobs != -1:
         checks.whole("n_jobs", n_jobs, low=1)
-    records.writable(records.runs_folder() if folder is None else folder)
+    records.writable(paths.runs_folder() if folder is None else folder)
     models = _chosen("model", models, profile.models, profile)
     variants = _chosen("variant", variants, profile.variants, profile)
     folds = _chosen("fold", folds, range(profile.n_folds), profile, profile.folds_run)
@@ -302,7 +303,7 @@ def beside_reference(
     """
     both = {"this run": run(profile, models, data=data, n_jobs=2, progress=False)}
     try:
-        both["reference run"] = records.load_records(records.reference_folder(reference))
+        both["reference run"] = records.load_records(paths.reference_folder(reference))
     except FileNotFoundError as error:
         log.warning("There is no reference run here: %s", error)
     return both
@@ -442,10 +443,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     wanted = ["hr@1", "hr@20", "hr@300", "mrr@20", "ndcg@20", "seconds"]
-    table = statistics.summary(df, wanted).pivot(
-        index=["variant", "model"], columns="metric", values="mean"
-    )
-    print(table[wanted].round(4).to_string())
+    print(df.groupby(["variant", "model"])[wanted].mean().round(4).to_string())
 
 
 if __name__ == "__main__":

@@ -23,8 +23,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from nbrec import checks, text
+from nbrec import checks
 from nbrec import train as training
+from nbrec.data import text
 from nbrec.models import graph, next_item
 from nbrec.models.baselines import EASE, MarkovChain, Popularity, fitted
 from nbrec.models.content import Content

@@ -1,7 +1,8 @@
 """One run, one record: a JSON file with the numbers of a run and all that is needed to repeat it.
 
 A run is one model, fitted on one fold of one variant of the sequences. This module writes and
-reads the records; `nbrec.comparison` sums them up, compares models, and joins the thesis's numbers.
+reads the records; `nbrec.book.comparison` sums them up, compares
+models, and joins the thesis's numbers.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import platform
 import re
 import subprocess
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nbrec import paths
 from nbrec.files import atomic
 
 SCHEMA = 1  # raise it when the meaning of a field changes: older records are then run again
@@ -38,33 +39,6 @@ PACKAGES = ["torch", "numpy", "pandas", "scipy", "nbrec"]
 # --- where a record lives, and what decides whether it still holds -------------------------------
 
 
-def runs_folder() -> Path:
-    """Folder of the working records: `$NBREC_RUNS`, else `runs` in the checkout or right here."""
-    if os.environ.get("NBREC_RUNS"):
-        return Path(os.environ["NBREC_RUNS"])
-    checkout = Path(__file__).resolve().parents[1]
-    return (checkout if (checkout / "pyproject.toml").is_file() else Path()) / "runs"
-
-
-def reference_folder(profile: str = "laptop") -> Path:
-    """Folder of the committed records of a profile: `results/<profile>` of the repository.
-
-    It is looked for beside the package, then in the working folder and in each folder above it.
-
-    Raises:
-        FileNotFoundError: if it is in none of them; the message says how to get it.
-    """
-    places = [Path(__file__).resolve().parents[1], Path.cwd(), *Path.cwd().parents]
-    for place in places:
-        if (folder := place / "results" / profile).is_dir():
-            return folder
-    raise FileNotFoundError(
-        f"no folder results/{profile}: looked in {places[0]} and in {places[1]} and above. The "
-        "reference records belong to the repository and are not installed with the package: clone "
-        "the repository and work inside it, or copy its folder results/ to where you work"
-    )
-
-
 def record_path(
     profile: str,
     dataset: str,
@@ -75,7 +49,7 @@ def record_path(
 ) -> Path:
     """Path of a record: `<folder>/<profile>/<dataset>/<model>/<variant>-fold07.json`."""
     name = re.sub(r"[^\w.+-]+", "-", Path(dataset).name)  # a dataset may be given as a path
-    root = runs_folder() if folder is None else Path(folder)
+    root = paths.runs_folder() if folder is None else Path(folder)
     return root / profile / name / model / f"{variant}-fold{fold:02d}.json"
 
 
@@ -226,20 +200,20 @@ def load_records(folder: str | Path | None = None) -> pd.DataFrame:
     """Read all records below a folder into a table, one row per run.
 
     Args:
-        folder: such as `runs/sample` or `results`; by default all of `runs_folder()`.
+        folder: such as `runs/sample` or `results`; by default all of `paths.runs_folder()`.
 
     Raises:
         FileNotFoundError: if there is no record below the folder.
         ValueError: if one of the records is damaged (the message names it).
     """
-    root = runs_folder() if folder is None else Path(folder)
-    paths = sorted(path for path in root.rglob("*.json")
+    root = paths.runs_folder() if folder is None else Path(folder)
+    files = sorted(path for path in root.rglob("*.json")
                    if re.search(r"-fold\d{2,}\.json$", path.name) and path.name[0] != ".")
-    if not paths:
+    if not files:
         raise FileNotFoundError(
             f"no records below {root}; make some with nbrec.experiment.run(...)"
         )
-    return pd.DataFrame([flatten(read_record(path), path) for path in paths])
+    return pd.DataFrame([flatten(read_record(path), path) for path in files])
 
 
 def per_user(df: pd.DataFrame) -> pd.DataFrame:
@@ -298,7 +272,7 @@ def _with_identity(part: pd.DataFrame, record: Mapping[str, Any]) -> pd.DataFram
 
 def _git(*arguments: str) -> str | None:
     """Output of git in the checkout that this package is part of, None if it is part of none."""
-    package = Path(__file__).resolve().parent
+    package = paths.PACKAGE
     try:
         done = subprocess.run(
             ["git", "-C", str(package), *arguments], capture_output=True, text=True, timeout=20
@@ -313,7 +287,7 @@ def _commit() -> tuple[str | None, bool | None]:
     repository, the commit that it took."""
     top = _git("rev-parse", "--show-toplevel")
     # An environment inside some other checkout must not borrow that checkout's commit.
-    if top is None or Path(top).resolve() != Path(__file__).resolve().parents[1]:
+    if top is None or Path(top).resolve() != paths.PACKAGE.parent:
         commit = _installed_commit()
         return commit, (None if commit is None else False)
     commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "-uno")
@@ -324,7 +298,7 @@ def _installed_commit() -> str | None:
     """What `pip install git+https://...` notes beside the package (PEP 610)."""
     try:
         distribution = metadata.distribution("nbrec")
-        if Path(distribution.locate_file("nbrec")).resolve() != Path(__file__).resolve().parent:
+        if Path(distribution.locate_file("nbrec")).resolve() != paths.PACKAGE:
             return None  # another copy than the one at work
         noted = json.loads(distribution.read_text("direct_url.json") or "{}")
         return noted.get("vcs_info", {}).get("commit_id")

@@ -23,7 +23,7 @@ def style():
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    from nbrec import plots
+    from nbrec.book import plots
 
     with matplotlib.rc_context():
         plots.use_style()

@@ -21,10 +21,12 @@ import streamlit as st
 from markdown_it import MarkdownIt
 from streamlit.testing.v1 import AppTest
 
-from nbrec import bundle, comparison, explore, plots, records, tmdb
-from nbrec.bundle import Bundle
+from nbrec import paths, records
+from nbrec.book import plots
 from nbrec.models.content import Content
 from nbrec.models.item_knn import ItemKNN
+from nbrec.play import bundle, explore, tmdb
+from nbrec.play.bundle import Bundle
 from nbrec.recommenders import create
 from nbrec.sequences import Fold, Sequences
 
@@ -187,7 +189,7 @@ def test_home_lists_the_trained_models_with_their_accuracy(visit):
 
 def test_home_says_how_to_train_when_nothing_is(visit):
     app = visit("home", without=("transformer", "item-knn", "minibert"))
-    assert [c.value for c in app.code] == ["python -m nbrec.bundle"]
+    assert [c.value for c in app.code] == ["python -m nbrec.play.bundle"]
 
 
 def test_nothing_is_reported_or_fetched():
@@ -205,7 +207,7 @@ def test_a_model_that_is_not_trained_says_how_to_train_it(visit):
     app = visit("playground")
     app.selectbox(key="model").set_value("xlstm+gat")
     run(app)
-    assert [c.value for c in app.code] == ["python -m nbrec.bundle xlstm+gat"]
+    assert [c.value for c in app.code] == ["python -m nbrec.play.bundle xlstm+gat"]
     assert "xLSTM + GAT has not been trained" in app.warning[0].value
     assert not cards(app)
     app.selectbox(key="model").set_value("item-knn")
@@ -523,7 +525,7 @@ def test_other_vectors_have_other_neighbours(visit):
     assert cards(run(app)) != near and app.selectbox(key="film").value == 120
     assert "item-knn" not in app.selectbox(key="space").options
     app.selectbox(key="space").set_value("gat")
-    assert run(app).code[0].value == "python -m nbrec.bundle gat"
+    assert run(app).code[0].value == "python -m nbrec.play.bundle gat"
 
 
 # --- comparison ----------------------------------------------------------------------------------
@@ -531,7 +533,7 @@ def test_other_vectors_have_other_neighbours(visit):
 
 def test_the_comparison_shows_the_records(visit):
     app = visit("comparison", run="sample")
-    df = records.load_records(records.reference_folder("sample"))
+    df = records.load_records(paths.reference_folder("sample"))
     assert len(app.tabs) == 7 and len(app.image) == 6 and not app.info
     ours = df[df["model"] == "transformer"].groupby("variant")["hr@20"].mean()
     words = Page(app).words
@@ -560,13 +562,12 @@ def test_the_comparison_shows_the_reference_that_is_there(visit):
      for m in ("popularity", "markov", "item-knn", "tfidf")},
 ], ids=["one run", "no fold in common", "two variants", "neural", "classical"])
 def test_a_reference_in_the_making_is_shown_as_far_as_it_goes(visit, monkeypatch, tmp_path, kept):
-    sample = records.reference_folder("sample") / "ml-latest-small"
+    sample = paths.reference_folder("sample") / "ml-latest-small"
     for model, runs in kept.items():
         (tmp_path / "laptop" / model).mkdir(parents=True)
         for name in runs:
             shutil.copy(sample / model / f"{name}.json", tmp_path / "laptop" / model)
-    monkeypatch.setattr(records, "reference_folder", lambda profile: tmp_path / profile)
-    monkeypatch.setattr(comparison, "reference_folder", lambda profile: tmp_path / profile)
+    monkeypatch.setattr(paths, "reference_folder", lambda profile: tmp_path / profile)
     app = visit("comparison")
     assert len(app.tabs) == 7
     for variant in app.selectbox(key="variant").options:
@@ -579,8 +580,7 @@ def test_missing_records_are_named(visit, monkeypatch, tmp_path):
     def nowhere(profile):
         raise FileNotFoundError(f"no folder results/{profile}")
 
-    monkeypatch.setattr(records, "reference_folder", nowhere)
-    monkeypatch.setattr(comparison, "reference_folder", nowhere)
+    monkeypatch.setattr(paths, "reference_folder", nowhere)
     app = visit("comparison")
     assert "`results/laptop` has no records yet" in app.caption[0].value
     assert "results/laptop" in app.warning[0].value.replace("\\", "") and not app.tabs

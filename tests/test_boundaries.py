@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbrec import bundle, checks, experiment, growth, recommenders, verification
+from nbrec import checks, experiment, recommenders
+from nbrec.book import growth, verification
 from nbrec.evaluate import evaluate, top_items
 from nbrec.metrics import personalisation, popularity, target_ranks
 from nbrec.models.baselines import history_matrix
 from nbrec.models.graph import Graph
+from nbrec.play import bundle
 from nbrec.sequences import Sequences
 from nbrec.train import TrainSettings
 

@@ -8,8 +8,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from nbrec import budget, losses
-from nbrec.budget import Size
+from nbrec import losses
+from nbrec.book import budget
+from nbrec.book.budget import Size
 from nbrec.models.fusion import EarlyFusion
 from nbrec.recommenders import NEURAL
 

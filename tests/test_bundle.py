@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
-from nbrec import bundle, explore, metrics, recommenders
-from nbrec.bundle import Bundle
+from nbrec import metrics, recommenders
+from nbrec.data.movielens import MovieLens
 from nbrec.evaluate import evaluate
 from nbrec.models.item_knn import ItemKNN
-from nbrec.movielens import MovieLens
+from nbrec.play import bundle, explore
+from nbrec.play.bundle import Bundle
 from nbrec.profiles import Profile
 from nbrec.sequences import Fold, Sequences, SequenceSettings, build_sequences
 
@@ -86,7 +87,7 @@ def test_what_a_bundle_cannot_hold_is_refused(data, tmp_path):
             bundle.train(name, PROFILE, 0, data)
     with pytest.raises(ValueError, match="no model 'oracle'"):
         bundle.train("oracle", PROFILE, 0, data)
-    with pytest.raises(FileNotFoundError, match="python -m nbrec.bundle mamba"):
+    with pytest.raises(FileNotFoundError, match="python -m nbrec.play.bundle mamba"):
         bundle.load("mamba", tmp_path)
     (tmp_path / "mamba.safetensors").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="delete it"):
@@ -257,8 +258,8 @@ def test_the_command_writes_films_and_models(data, tmp_path, monkeypatch, capsys
     with pytest.raises(SystemExit):  # ml-1m may not be passed on
         bundle.main(["item-knn", "--profile", "laptop"])
     assert "another --folder" in capsys.readouterr().err
-    monkeypatch.setattr("nbrec.bundle.get_profile", lambda name: PROFILE)
-    monkeypatch.setattr("nbrec.movielens.load", lambda name: data)
+    monkeypatch.setattr("nbrec.play.bundle.get_profile", lambda name: PROFILE)
+    monkeypatch.setattr("nbrec.data.movielens.load", lambda name: data)
     bundle.main(["item-knn", "--folder", str(tmp_path)])
     assert bundle.available(tmp_path) == ["item-knn"] and len(bundle.films(tmp_path)) == 31
     assert "item-knn.safetensors" in capsys.readouterr().out

@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 from test_records import save
-from test_statistics import frame
+from test_significance import frame
 
-from nbrec import claims, records
+from nbrec import records
+from nbrec.book import claims
 
 
 def three(good, poor, third=None, **options):

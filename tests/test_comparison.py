@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 from test_records import save
-from test_statistics import several
+from test_significance import several
 
-from nbrec import comparison, records, statistics
+from nbrec import paths, records
+from nbrec.book import comparison, significance
 
 # --- the thesis ----------------------------------------------------------------------------------
 
@@ -95,17 +96,17 @@ def test_means_over_users_pool_the_folds(tmp_path):
     save(tmp_path, model="ease", ranks=(40, 3), fold=1)
     save(tmp_path, model="item-knn", ranks=(50, 20, 21), fold=0)
     df = records.load_records(tmp_path)
-    out = statistics.over_users(df, ["hr@20", "ndcg@20"]).set_index(["model", "metric"])
+    out = significance.over_users(df, ["hr@20", "ndcg@20"]).set_index(["model", "metric"])
     assert out.loc[("ease", "hr@20"), ["mean", "n", "folds"]].tolist() == [3 / 5, 5, 2]
     gains = 1 + 1 / math.log2(3) + 1 / math.log2(4)  # ranks 1, 2 and 3
     assert out.loc[("ease", "ndcg@20"), "mean"] == pytest.approx(gains / 5)
     assert out.loc[("item-knn", "hr@20"), ["mean", "n", "folds"]].tolist() == [1 / 3, 3, 1]
-    ahead = statistics.over_users(df, ["hr@20"], against="item-knn")
+    ahead = significance.over_users(df, ["hr@20"], against="item-knn")
     # On fold 0 alone: hits 1, 0, 1 against 0, 1, 0.
     assert ahead["model"].tolist() == ["ease"]
     assert ahead.loc[0, ["mean", "n", "folds"]].tolist() == [1 / 3, 3, 1]
     assert ahead.loc[0, "low"] == -1 and ahead.loc[0, "high"] == 1
-    assert statistics.over_users(df, against="svd").empty
+    assert significance.over_users(df, against="svd").empty
 
 
 def test_truncation_effect_by_hand_and_beside_the_thesis(tmp_path):
@@ -233,7 +234,7 @@ def test_seconds_draw_the_folds(tmp_path):
 
 
 def test_the_notice_says_which_models_and_folds_the_reference_has(tmp_path, monkeypatch):
-    monkeypatch.setattr(comparison, "reference_folder", lambda name: tmp_path / name)
+    monkeypatch.setattr(paths, "reference_folder", lambda name: tmp_path / name)
     said = comparison.reference_notice("laptop", data="there")
     assert said == ("The reference run is being made anew on the rebuilt MovieLens 1M (there says "
                     "what that is); `results/laptop` has no records yet.")

@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 from test_records import save
 
-from nbrec import costs, records
+from nbrec import records
+from nbrec.book import costs
 
 
 def run(folder, model, seconds=None, fold=0, fit=100.0, score=1.0, context=None, ranks=(1, 5, 400),

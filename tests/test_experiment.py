@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 import torch
 
-from nbrec import experiment, files, records
+from nbrec import experiment, files, paths, records
+from nbrec.data.movielens import MovieLens
 from nbrec.evaluate import Evaluation, evaluate
 from nbrec.models.item_knn import ItemKNN
-from nbrec.movielens import MovieLens
 from nbrec.profiles import PROFILES, Profile, get_profile
 from nbrec.sequences import Sequences, SequenceSettings
 
@@ -675,7 +675,7 @@ def test_the_module_is_a_command(monkeypatch, capsys):
 def test_both_runs_are_asked_for_quietly(monkeypatch):
     asked = []
     monkeypatch.setattr(experiment, "run", lambda *a, **k: asked.append((a, k)) or "now")
-    monkeypatch.setattr(records, "reference_folder", lambda name: f"reference of {name}")
+    monkeypatch.setattr(paths, "reference_folder", lambda name: f"reference of {name}")
     monkeypatch.setattr(records, "load_records", lambda folder: folder)
     both = experiment.beside_reference("sample", ["svd"], "full", data=7)
     assert both == {"this run": "now", "reference run": "reference of full"}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from nbrec import bundle, explore, export
 from nbrec.models.selective_scan import selective_scan_recurrent
+from nbrec.play import bundle, explore, export
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

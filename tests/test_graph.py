@@ -8,8 +8,9 @@ import torch
 from torch.nn import functional as F
 from twins import assert_equal
 
-from nbrec import experiment, movielens, recommenders
+from nbrec import experiment, recommenders
 from nbrec import train as training
+from nbrec.data import movielens
 from nbrec.evaluate import evaluate
 from nbrec.metrics import hit_rate, ndcg, target_ranks
 from nbrec.models.graph import GATLayer, GCNLayer, Graph, LightGCNLayer, gat, gcn, lightgcn

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nbrec import growth
+from nbrec.book import growth
 from nbrec.models.next_item import NextItemModel
 
 LENGTHS = np.array([20, 90, 400, 1600])

@@ -19,8 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbrec import letterboxd, titles
-from nbrec.letterboxd import match
+from nbrec.data import titles
+from nbrec.play import letterboxd
+from nbrec.play.letterboxd import match
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEN = {}  # every content read here, with its name: the page has to say the same of it

@@ -20,8 +20,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from nbrec import checks, movielens
-from nbrec.movielens import SOURCES, load
+from nbrec import checks, paths
+from nbrec.data import movielens
+from nbrec.data.movielens import SOURCES, load
 from nbrec.sequences import SequenceSettings, build_sequences
 
 OWN_DATA = os.environ.get("NBREC_DATA", "")  # read before the tests hide it
@@ -46,7 +47,7 @@ def no_outside(monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-    monkeypatch.setattr(movielens, "data_folder", lambda: tmp_path / "data")
+    monkeypatch.setattr(paths, "data_folder", lambda: tmp_path / "data")
 
 
 def archive(path: Path, files: dict[str, str | bytes], top: str | None = None) -> Path:
@@ -786,7 +787,7 @@ def test_a_killed_download_leaves_no_archive(server, tmp_path):
     server.behaviour = "stall"
     code = f"from nbrec import movielens; movielens.load('ml-25m', {str(tmp_path / 'd')!r})"
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL,
-                               cwd=Path(movielens.__file__).parents[1])
+                               cwd=Path(movielens.__file__).parents[2])
     deadline = time.monotonic() + 30
     while not server.asked and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -55,7 +55,7 @@ def test_packed_vectors_keep_their_directions(play):
 
 
 def test_films_are_those_of_the_models(play, tmp_path):
-    from nbrec import bundle, letterboxd
+    from nbrec.play import bundle, letterboxd
 
     play.write_films(tmp_path)
     data = json.loads(read(tmp_path, "films"))

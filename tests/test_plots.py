@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from nbrec import plots
+from nbrec.book import plots
 
 pytestmark = pytest.mark.usefixtures("style")
 
@@ -29,7 +29,7 @@ def texts(ax):
 
 
 def test_every_model_of_the_thesis_has_a_look_of_its_own():
-    from nbrec.comparison import thesis_table
+    from nbrec.book.comparison import thesis_table
 
     needed = {"popularity", "markov", "ease"}
     needed |= {m for i in range(1, 14) for m in thesis_table(f"A.{i}")["model"]}

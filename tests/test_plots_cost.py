@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from nbrec import plots
+from nbrec.book import plots
 
 pytestmark = pytest.mark.usefixtures("style")
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from nbrec import plots
+from nbrec.book import plots
 
 pytestmark = pytest.mark.usefixtures("style")
 

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from test_plots import comparison, rendered, summary
 
-from nbrec import plots
+from nbrec.book import plots
 
 pytestmark = pytest.mark.usefixtures("style")
 

@@ -1,5 +1,6 @@
 """The frame: files that must say the same, notebooks that must be clean, and the build's logic."""
 
+import ast
 import importlib.util
 import json
 import re
@@ -119,6 +120,40 @@ def test_every_citation_has_its_entry():
              for keys in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", page.read_text(encoding="utf-8"))
              for key in keys.split(",")}
     assert cited and cited <= known, sorted(cited - known)
+
+
+GROUND = {"checks", "files", "paths"}
+FLOORS = {  # what a part of the package may import of it, the ground apart
+    "data": {"data"}, "models": {"models", "sequences"}, "sequences": set(),
+    "metrics": {"sequences"}, "losses": set(), "records": set(), "profiles": {"sequences"},
+    "evaluate": {"metrics", "sequences"},
+    "train": {"losses", "metrics", "models", "sequences"},
+    "recommenders": {"data", "models", "sequences", "train"},
+    "experiment": {"data", "evaluate", "metrics", "profiles", "recommenders", "records",
+                   "sequences"},
+}
+
+
+def test_every_floor_of_the_package_stands_on_those_below():
+    root, wrong = ROOT / "nbrec", []
+    core = {*FLOORS, *GROUND}
+    found = {path.stem for path in root.glob("*.py")} | {p.name for p in root.glob("*/")}
+    assert found - {"__init__", "__pycache__"} == core | {"book", "play"}
+    for path in root.rglob("*.py"):
+        part = path.relative_to(root).parts[0].removesuffix(".py")
+        allowed = FLOORS.get(part, set()) | (set() if part in GROUND else GROUND)
+        if part in ("book", "play"):
+            allowed = core | {part}
+        for node in ast.walk(ast.parse(path.read_text())):
+            module = getattr(node, "module", None) or ""
+            names = [f"{module}.{a.name}" for a in node.names] if (
+                isinstance(node, ast.ImportFrom)) else (
+                [a.name for a in node.names] if isinstance(node, ast.Import) else [])
+            used = {name.split(".")[1] for name in names if name.startswith("nbrec.")}
+            if part == "experiment":
+                used -= {"experiment"}  # by name, for worker processes
+            wrong += [f"{path.relative_to(root)} imports {u}" for u in sorted(used - allowed)]
+    assert not wrong, wrong
 
 
 def test_one_version():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbrec import records
+from nbrec import paths, records
 
 
 def record(model="item-knn", fold=0, variant="original", ranks=(1, 5, 400), history=None, **more):
@@ -130,20 +130,20 @@ def test_no_records_at_all_is_said(tmp_path):
 def test_reference_records_are_found_beside_the_package_or_above_the_working_folder(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(records, "__file__", str(tmp_path / "checkout" / "nbrec" / "records.py"))
+    monkeypatch.setattr(paths, "PACKAGE", tmp_path / "checkout" / "nbrec")
     (deep := tmp_path / "copy" / "notebooks" / "mine").mkdir(parents=True)
     monkeypatch.chdir(deep)
     for place in ("copy", "copy/notebooks/mine", "checkout"):  # each comes before those made so far
         folder = tmp_path / place / "results" / "laptop"
         folder.mkdir(parents=True)
-        assert records.reference_folder("laptop") == folder
+        assert paths.reference_folder("laptop") == folder
     with pytest.raises(FileNotFoundError, match="no folder results/full.*clone the repository"):
-        records.reference_folder("full")
+        paths.reference_folder("full")
 
 
 def test_the_committed_records_can_be_read_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folder = records.reference_folder("sample")
+    folder = paths.reference_folder("sample")
     assert folder.parent.name == "results" and (folder.parents[1] / "pyproject.toml").is_file()
     df = records.load_records(folder)
     assert {"transformer", "item-knn"} <= set(df["model"]) and set(df["profile"]) == {"sample"}
@@ -151,7 +151,7 @@ def test_the_committed_records_can_be_read_from_anywhere(tmp_path, monkeypatch):
 
 def test_committed_records_of_one_folder_are_of_the_same_data_and_folds():
     """So that records of another copy of the data, or of other folds, are never among them."""
-    results = records.reference_folder("sample").parent
+    results = paths.reference_folder("sample").parent
     for folder in (f for f in results.iterdir() if f.is_dir() and any(f.rglob("*.json"))):
         df = records.load_records(folder)
         assert not df.duplicated(records.IDENTITY).any(), folder
@@ -160,11 +160,11 @@ def test_committed_records_of_one_folder_are_of_the_same_data_and_folds():
 
 
 def test_void_records_lie_where_no_code_reads_them():
-    root = records.reference_folder("sample").parents[1]
+    root = paths.reference_folder("sample").parents[1]
     void = root / "archive" / "first-edition"
-    paths = list(void.rglob("*-fold0*.json"))
-    assert paths and "void" in (void / "README.md").read_text(encoding="utf-8")
-    old = {records.read_record(p)["data"]["ratings_sha256"] for p in paths[:: len(paths) // 8]}
+    files = list(void.rglob("*-fold0*.json"))
+    assert files and "void" in (void / "README.md").read_text(encoding="utf-8")
+    old = {records.read_record(p)["data"]["ratings_sha256"] for p in files[:: len(files) // 8]}
     read = records.load_records(root / "results")
     assert not old & set(read["ratings_sha256"])
 
@@ -285,7 +285,7 @@ def test_the_device_of_a_record_is_the_one_at_work(monkeypatch):
 def test_a_package_from_a_repository_knows_its_commit(tmp_path, monkeypatch):
     package = tmp_path / "nbrec"
     package.mkdir()
-    monkeypatch.setattr(records, "__file__", str(package / "records.py"))
+    monkeypatch.setattr(paths, "PACKAGE", package)
 
     class Installed:
         text = json.dumps({"url": "https://example.org/nbrec", "vcs_info": {

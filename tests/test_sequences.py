@@ -178,7 +178,7 @@ def test_select_keeps_catalogue_and_order():
 
 
 def test_counts_of_the_small_real_data(data_folder):
-    from nbrec.movielens import load
+    from nbrec.data.movielens import load
 
     if not (data_folder / "ml-latest-small.zip").exists():
         pytest.skip("ml-latest-small.zip is not in $NBREC_DATA")

@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from nbrec import movielens, text
+from nbrec import paths
+from nbrec.data import movielens, text
 
 torch = pytest.importorskip("torch")
 HEADER = ",".join(text.COLUMNS)
@@ -49,7 +50,7 @@ def known(data_folder) -> pd.DataFrame:
 
 
 def test_where_metadata_are_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(text, "_data_folder", lambda: tmp_path / "data")
+    monkeypatch.setattr(paths, "data_folder", lambda: tmp_path / "data")
     monkeypatch.setenv("NBREC_DATA", str(tmp_path / "own"))
     assert text.find_metadata() is None
     found = []
@@ -62,10 +63,6 @@ def test_where_metadata_are_found(tmp_path, monkeypatch):
                      "own/tmdb-metadata.csv.gz"]
     assert text.find_metadata(tmp_path) is None  # a folder that is named is the only one
     assert text.find_metadata(tmp_path / "data") == tmp_path / "data/tmdb-metadata.csv"
-
-
-def test_the_data_folder_is_that_of_movielens():
-    assert text._data_folder() == movielens.data_folder()
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
@@ -296,7 +293,7 @@ def test_own_weights_come_first_and_must_be_whole(encoders):
 ASK = """
 import sys, time
 began = time.perf_counter()
-from nbrec import text
+from nbrec.data import text
 print(text.find_weights("modernbert"))
 print(text.find_weights("modernbert"))
 print(time.perf_counter() - began < 20, "transformers" in sys.modules)

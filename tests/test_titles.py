@@ -2,7 +2,7 @@
 
 import pytest
 
-from nbrec import titles
+from nbrec.data import titles
 
 
 @pytest.mark.parametrize("written, name, year", [

@@ -14,8 +14,9 @@ from urllib.parse import parse_qs, urlsplit
 import pandas as pd
 import pytest
 
-from nbrec import movielens, tmdb
-from nbrec.tmdb import fetch_metadata
+from nbrec.data import movielens
+from nbrec.play import tmdb
+from nbrec.play.tmdb import fetch_metadata
 
 KEY = "0123456789abcdef0123456789abcdef"
 SLEEP = tmdb._Client._pause  # the real one

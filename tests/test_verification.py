@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nbrec import recommenders, verification
-from nbrec.movielens import MovieLens
+from nbrec import recommenders
+from nbrec.book import verification
+from nbrec.data.movielens import MovieLens
 
 
 def users(model, ranks, with_seen=None):

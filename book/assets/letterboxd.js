@@ -1,4 +1,4 @@
-/* A Letterboxd export, read in the page as nbrec/letterboxd.py and nbrec/titles.py read it: with
+/* A Letterboxd export, read in the page as nbrec/play/letterboxd.py and nbrec/data/titles.py read it: with
    the same rules (book/play.py hands them over), the same steps and the same words. A test runs
    both on the same files.
 
@@ -9,7 +9,7 @@ window.nbrecLetterboxd = (rules) => {
   const { MAX_FILE, MAX_ARCHIVE, MAX_MEMBERS, MAX_ROWS, MAX_NAME } = rules.limits;
   const { MAX_CANDIDATES, COMMON, MAX_WORDS } = rules.limits;
 
-  // --- titles, as nbrec/titles.py ------------------------------------------------------------
+  // --- titles, as nbrec/data/titles.py ------------------------------------------------------------
 
   const sign = new RegExp(`[${SIGNS}]+`, "g"), word = new RegExp(`[^${SIGNS}]+`, "g");
   const spellings = rules.spellings.map(([pattern, other]) =>

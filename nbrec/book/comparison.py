@@ -14,8 +14,9 @@ from itertools import combinations, product
 import numpy as np
 import pandas as pd
 
-from nbrec.records import load_records, read_record, reference_folder
-from nbrec.statistics import kendall_tau, summary, user_values
+from nbrec import paths
+from nbrec.book.significance import kendall_tau, summary, user_values
+from nbrec.records import load_records, read_record
 
 ERRATA = {
     ("5.1", "item-knn", "original", "ndcg@20"): (
@@ -54,7 +55,7 @@ def truncation_effect(
         with 95% bootstrap intervals over the users (original, original_low, original_high, the same
         for truncated and for difference: truncated minus original); users (in both variants), same
         (mean difference of those), same_low, same_high (95%, normal, its variance widened for
-        training parts that overlap by Nadeau and Bengio 2003, as in `statistics.paired_test`; NaN
+        training parts that overlap by Nadeau and Bengio 2003, as in `significance.paired_test`; NaN
         with fewer than two users); left, entered (means of the users who are in the original, in
         the truncated sequences only; NaN without any); folds (of the variant that has fewer),
         thesis (its difference of means; NaN for a model that it does not have).
@@ -116,12 +117,12 @@ def reference_notice(folder: str = "laptop", data: str = "[chapter 2](02_data.ip
     Returns:
         Markdown; models by the number of their folds, for each variant of the sequences.
     """
-    from nbrec.plots import model_label  # here: tables alone need no figures
+    from nbrec.book.plots import model_label  # here: tables alone need no figures
 
     made = ("The reference run is being made anew on the rebuilt MovieLens 1M "
             f"({data} says what that is)")
     try:
-        df = load_records(reference_folder(folder))
+        df = load_records(paths.reference_folder(folder))
     except FileNotFoundError:
         return f"{made}; `results/{folder}` has no records yet."
     there = []
@@ -142,7 +143,8 @@ OUR_NAMES = {"transformer+bert": "transformer+minibert"}
 
 @cache
 def _thesis_file(name: str) -> pd.DataFrame:
-    with resources.files("nbrec").joinpath("thesis", f"{name}.csv").open(encoding="utf-8") as file:
+    thesis = resources.files("nbrec.book") / "thesis"
+    with (thesis / f"{name}.csv").open(encoding="utf-8") as file:
         table = pd.read_csv(file, dtype={"table": str, "k": "Int64"})
     return table.replace({"model": OUR_NAMES}) if "model" in table else table
 

@@ -29,7 +29,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from nbrec import checks
+from nbrec import checks, paths
 
 log = logging.getLogger(__name__)
 
@@ -208,12 +208,6 @@ class MovieLens:
         return pd.concat([known, other]) if len(known) else other
 
 
-def data_folder() -> Path:
-    """Where data are kept and downloaded to: `data` in the checkout or right here."""
-    checkout = Path(__file__).resolve().parents[1]
-    return (checkout if (checkout / "pyproject.toml").is_file() else Path()) / "data"
-
-
 def load(name: str | Path, folder: str | Path | None = None, *, mirror: str | None = None,
          fallback: bool = True, repeats: str = "error", ids: str = "number") -> MovieLens:
     """Load a data set by name or by path.
@@ -250,7 +244,7 @@ def load(name: str | Path, folder: str | Path | None = None, *, mirror: str | No
     if isinstance(name, Path) or str(name) not in SOURCES:
         return _load_path(Path(name), how)
     source = SOURCES[name]
-    target = Path(folder) if folder is not None else data_folder()
+    target = Path(folder) if folder is not None else paths.data_folder()
     searched = [target] if folder is not None or not os.environ.get("NBREC_DATA") else [
         Path(os.environ["NBREC_DATA"]), target]
     for place in searched:

@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from nbrec import checks, metrics, movielens, recommenders, records
+from nbrec import checks, metrics, recommenders, records
+from nbrec.data import movielens
 from nbrec.evaluate import evaluate
 from nbrec.profiles import get_profile
 from nbrec.sequences import Sequences, build_sequences
@@ -35,7 +36,7 @@ def published() -> pd.DataFrame:
         protocol, hr@10, ndcg@10, mrr@10 (NaN where none is printed), source (key of the
         bibliography).
     """
-    with resources.files("nbrec").joinpath("published", "leave_one_out.csv").open(
+    with resources.files("nbrec.book").joinpath("published", "leave_one_out.csv").open(
             encoding="utf-8") as file:
         table = pd.read_csv(file)
     return table.assign(ours=table["ours"].str.split()).explode("ours", ignore_index=True)
@@ -203,7 +204,7 @@ def _last_ahead(model: Any, sequences: Sequences) -> float:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m nbrec.verification", description=compare_ties.__doc__.splitlines()[0])
+        prog="python -m nbrec.book.verification", description=compare_ties.__doc__.splitlines()[0])
     parser.add_argument("data", help="a data set with timestamps: a name, or the path of a csv")
     parser.add_argument("--models", nargs="+", default=["markov", "item-knn"])
     parser.add_argument("--orders", nargs="+", default=ORDERS, choices=ORDERS)

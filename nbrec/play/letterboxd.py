@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nbrec import titles
+from nbrec.data import titles
 
 # In the order in which they tell when a film was seen: a diary knows it, the others when it was
 # marked or rated.

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from nbrec.comparison import truncation_effect
-from nbrec.statistics import (
+from nbrec.book.comparison import truncation_effect
+from nbrec.book.significance import (
     Difference,
     bootstrap_difference,
     holm,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter
 
-from nbrec.costs import LABEL
+from nbrec.book.costs import LABEL
 
 WIDTH = 7.2  # inches; an inch of SVG is 96 pixels
 INK, MUTED, GRID, PAPER = "#1f2933", "#66717d", "#dfe3e8", "#ffffff"

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nbrec.plots.style import (
+from nbrec.book.plots.style import (
     BLUE,
     INK,
     MUTED,

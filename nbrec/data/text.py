@@ -23,7 +23,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from nbrec import titles
+from nbrec import paths
+from nbrec.data import titles
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +48,9 @@ def find_metadata(folder: str | Path | None = None) -> Path | None:
         folder: the only folder to search; by default `$NBREC_DATA`, then `data/`.
     """
     own = os.environ.get("NBREC_DATA")
-    places = [folder] if folder is not None else [*([own] if own else []), _data_folder()]
-    paths = (Path(place) / f"tmdb-metadata.csv{end}" for place in places for end in (".gz", ""))
-    return next((path for path in paths if path.is_file()), None)
+    places = [folder] if folder is not None else [*([own] if own else []), paths.data_folder()]
+    files = (Path(place) / f"tmdb-metadata.csv{end}" for place in places for end in (".gz", ""))
+    return next((path for path in files if path.is_file()), None)
 
 
 def read_metadata(path: str | Path) -> pd.DataFrame:
@@ -279,11 +280,6 @@ def _known_encoder(name: str) -> Encoder:
     return ENCODERS[name]
 
 
-def _data_folder() -> Path:
-    checkout = Path(__file__).resolve().parents[1]
-    return (checkout if (checkout / "pyproject.toml").is_file() else Path()) / "data"
-
-
 # --- vectors -------------------------------------------------------------------------------------
 
 
@@ -336,7 +332,7 @@ def encode_timed(documents: pd.Series, encoder: str, *, cache: str | Path | None
         weights = hashlib.file_digest(file, "sha256").hexdigest()
     key = hashlib.sha256(repr((model.repository, weights, model.max_tokens, half, texts)).encode(
         "utf-8", "surrogatepass")).hexdigest()
-    path = Path(cache or _data_folder() / "vectors") / f"{encoder}-{key[:16]}.safetensors"
+    path = Path(cache or paths.data_folder() / "vectors") / f"{encoder}-{key[:16]}.safetensors"
     if (kept := _read_vectors(path, key)) is not None:
         return kept
     began = time.perf_counter()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nbrec.plots.style import metric_label, model_style
+from nbrec.book.plots.style import metric_label, model_style
 
 
 def show_plotly(fig: Any, name: str) -> Any:
@@ -128,7 +128,7 @@ def results_table(
     """Mean ± standard deviation over folds, one row per model, the best of each column in bold.
 
     Args:
-        summary: of `statistics.summary`, one profile and dataset.
+        summary: of `significance.summary`, one profile and dataset.
         metrics: columns; "seconds" and other measures may be among them.
         sort: a metric to order by, best first; by default the order of the summary.
         small, sortable: as in `table`.

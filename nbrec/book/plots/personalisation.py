@@ -13,7 +13,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from nbrec.plots.style import INK, WIDTH, metric_label, model_style
+from nbrec.book.plots.style import INK, WIDTH, metric_label, model_style
 
 # Which figure of the thesis shows which model, on original sequences.
 THESIS_FIGURES = {
@@ -111,7 +111,7 @@ def by_group(groups: pd.DataFrame, xlabel: str) -> Figure:
     """Means with their intervals over groups of users: a row per variant, a column per metric.
 
     Args:
-        groups: of `statistics.by_group`, with a column "variant" if there are several.
+        groups: of `significance.by_group`, with a column "variant" if there are several.
         xlabel: what the users are grouped by.
     """
     groups = groups if "variant" in groups else groups.assign(variant="")

@@ -1,4 +1,4 @@
-"""Figures and tables of the comparison: each reads a table of `nbrec.comparison`."""
+"""Figures and tables of the comparison: each reads a table of `nbrec.book.comparison`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from nbrec.plots.style import (
+from nbrec.book.plots.style import (
     BLUE,
     INK,
     MUTED,
@@ -23,7 +23,7 @@ from nbrec.plots.style import (
     model_label,
     model_style,
 )
-from nbrec.plots.tables import _dress, mean_sd
+from nbrec.book.plots.tables import _dress, mean_sd
 
 
 def metric_intervals(
@@ -33,7 +33,7 @@ def metric_intervals(
     """Mean of a metric over folds with its 95% interval, one row per model, best on top.
 
     Args:
-        summary: of `statistics.summary`.
+        summary: of `significance.summary`.
         metric: one or several; each has a panel, all share the order of the first.
         variant: which sequences.
         thesis: of `comparison.compare_with_thesis`; its (corrected) values are hollow markers.
@@ -85,7 +85,7 @@ def pair_matrix(pairs: pd.DataFrame, order: list[str], metric: str = "ndcg@20") 
     A dot marks pairs that are told apart; only the half with the better mean first is drawn.
 
     Args:
-        pairs: of `statistics.compare_all`.
+        pairs: of `significance.compare_all`.
         order: models from the best to the worst.
         metric: what the differences are of.
     """
@@ -120,7 +120,7 @@ def critical_difference(
 
     Args:
         ranks, width, groups: `ranks`, `critical_difference` and `groups` of
-            `statistics.mean_ranks`.
+            `significance.mean_ranks`.
         metric: what the ranks are by.
     """
     ranks = ranks.sort_values(kind="stable")

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from nbrec.plots.style import BLUE, INK, MUTED, PAPER, VERMILION, WIDTH
+from nbrec.book.plots.style import BLUE, INK, MUTED, PAPER, VERMILION, WIDTH
 
 
 def training_curves(history: Any, ax: Axes | None = None, colour: str = BLUE) -> Figure:

@@ -1,6 +1,6 @@
-"""A trained model in one file; `nbrec.explore` has what the page and the app ask of it.
+"""A trained model in one file; `nbrec.play.explore` has what the page and the app ask of it.
 
-    python -m nbrec.bundle transformer xlstm+gat      trains them and writes app/models/
+    python -m nbrec.play.bundle transformer xlstm+gat      trains them and writes app/models/
 
 A bundle holds the weights, the catalogue, the sequences the model was made from and who of them
 was a test user: enough to recommend, to explain and to try it on a user it has never seen.
@@ -22,7 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from sklearn.preprocessing import normalize
 
-from nbrec import checks, experiment, metrics, movielens, recommenders, records, text
+from nbrec import checks, experiment, metrics, paths, recommenders, records
+from nbrec.data import movielens, text
 from nbrec.evaluate import evaluate
 from nbrec.files import atomic
 from nbrec.models.content import Content
@@ -32,7 +33,7 @@ from nbrec.profiles import Profile, get_profile
 from nbrec.sequences import Fold, Sequences
 from nbrec.train import History, below
 
-FOLDER = Path(__file__).resolve().parents[1] / "app" / "models"
+FOLDER = paths.MODELS
 FILMS = "films.csv.gz"
 EMBEDDED = "ml-latest-small"  # its licence lets it be passed on; that of larger editions does not
 # What is embedded: those one can play with, and those whose item vectors make a movie space.
@@ -234,7 +235,7 @@ def load(name: str, folder: str | Path = FOLDER) -> Bundle:
     if not path.exists():
         raise FileNotFoundError(
             f"{name} has not been trained: there are {', '.join(available(folder)) or 'none'} in "
-            f"{folder}. `python -m nbrec.bundle {name}` trains it and puts it there")
+            f"{folder}. `python -m nbrec.play.bundle {name}` trains it and puts it there")
     try:
         with safe_open(path, framework="pt") as file:
             meta = json.loads(file.metadata()["bundle"])
@@ -245,7 +246,7 @@ def load(name: str, folder: str | Path = FOLDER) -> Bundle:
             "users", "items", "offsets", "catalogue", "train", "validation", "test")}
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no bundle of this version ({error}): delete it and run "
-                         f"`python -m nbrec.bundle {name}`") from error
+                         f"`python -m nbrec.play.bundle {name}`") from error
     d = {k: v if k == "items" else v.astype(np.int64) for k, v in d.items()}
     sequences = Sequences(d["users"], d["items"], d["offsets"], d["catalogue"])
     # Without the last argument a model that is fitted anew would learn its own targets.
@@ -292,7 +293,7 @@ def films(folder: str | Path = FOLDER) -> pd.DataFrame:
 
 def main(arguments: list[str] | None = None) -> None:
     """Train models and write their bundles; the films of the data beside them."""
-    parser = argparse.ArgumentParser(prog="python -m nbrec.bundle",
+    parser = argparse.ArgumentParser(prog="python -m nbrec.play.bundle",
                                      description=main.__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=NAMES, help=f"default: {' '.join(NAMES)}")
     parser.add_argument("--profile", default="sample")
@@ -325,6 +326,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 if __name__ == "__main__":
     # Imported by name, so that classes are those of the package.
-    from nbrec.bundle import main as run_from_terminal
+    from nbrec.play.bundle import main as run_from_terminal
 
     run_from_terminal()

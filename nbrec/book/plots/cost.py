@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from nbrec.plots.style import INK, MUTED, PAPER, WIDTH, metric_label, model_style
+from nbrec.book.plots.style import INK, MUTED, PAPER, WIDTH, metric_label, model_style
 
 
 def pareto_front(costs: Sequence[float], values: Sequence[float]) -> np.ndarray:
@@ -37,7 +37,7 @@ def accuracy_vs_time(
     and named where there is room.
 
     Args:
-        summary: of `statistics.summary`; bars are its 95% intervals.
+        summary: of `significance.summary`; bars are its 95% intervals.
         metric, time: which of its metrics.
         variant: which sequences.
 

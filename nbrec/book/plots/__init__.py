@@ -4,12 +4,12 @@
 Functions return the figure or table and never show it.
 """
 
-from nbrec.plots.cost import (
+from nbrec.book.plots.cost import (
     accuracy_vs_time,
     pareto_front,
     setting_sweep,
 )
-from nbrec.plots.data import (
+from nbrec.book.plots.data import (
     by_position,
     funnel_chart,
     length_histogram,
@@ -17,17 +17,17 @@ from nbrec.plots.data import (
     popularity_top,
     sample_sweep,
 )
-from nbrec.plots.models import (
+from nbrec.book.plots.models import (
     attention_map,
     matrices,
     training_curves,
 )
-from nbrec.plots.personalisation import (
+from nbrec.book.plots.personalisation import (
     THESIS_FIGURES,
     by_group,
     popularity_density,
 )
-from nbrec.plots.results import (
+from nbrec.book.plots.results import (
     critical_difference,
     metric_intervals,
     overview_table,
@@ -35,7 +35,7 @@ from nbrec.plots.results import (
     rank_agreement,
     truncation_effect,
 )
-from nbrec.plots.style import (
+from nbrec.book.plots.style import (
     BLUE,
     GRID,
     INK,
@@ -53,7 +53,7 @@ from nbrec.plots.style import (
     thousands,
     use_style,
 )
-from nbrec.plots.tables import (
+from nbrec.book.plots.tables import (
     comparison_table,
     detailed_table,
     mean_sd,

@@ -1,6 +1,6 @@
 """What a training step and a recommendation cost as histories grow (thesis section 5.1.4).
 
-    OMP_WAIT_POLICY=PASSIVE python -m nbrec.growth --output results/growth.csv
+    OMP_WAIT_POLICY=PASSIVE python -m nbrec.book.growth --output results/growth.csv
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def measure(lengths: Iterable[int], models: Iterable[str] = MODELS, **settings: 
     for length in lengths:
         for model in models:
             asked = json.dumps({"model": model, "length": int(length), **settings})
-            made = subprocess.run([sys.executable, "-m", "nbrec.growth", "--step", asked],
+            made = subprocess.run([sys.executable, "-m", "nbrec.book.growth", "--step", asked],
                                   capture_output=True, text=True, check=True)
             rows.append({"model": model, "length": length, **json.loads(made.stdout)})
     return pd.DataFrame(rows)
@@ -153,7 +153,7 @@ def crossing(lengths: Sequence[float], a: Sequence[float], b: Sequence[float]) -
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m nbrec.growth",
+    parser = argparse.ArgumentParser(prog="python -m nbrec.book.growth",
                                      description=__doc__.split("\n")[0])
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
     parser.add_argument("--output", type=Path, help="a csv; printed if not given")

@@ -25,8 +25,8 @@ import pandas as pd
 import requests
 from tqdm.auto import tqdm
 
-from nbrec import titles
-from nbrec.text import COLUMNS
+from nbrec.data import titles
+from nbrec.data.text import COLUMNS
 
 ADDRESS = "https://api.themoviedb.org/3"
 ATTRIBUTION = "This product uses the TMDB API but is not endorsed or certified by TMDB."
@@ -397,14 +397,14 @@ def _joined(owners: list[dict]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m nbrec.tmdb", description=fetch_metadata.__doc__.splitlines()[0],
+        prog="python -m nbrec.play.tmdb", description=fetch_metadata.__doc__.splitlines()[0],
         epilog=f"The key is read from $TMDB_API_KEY. {KEY_HELP}. {ATTRIBUTION}")
     parser.add_argument("--dataset", default="ml-latest-small",
-                        help="as nbrec.movielens knows it; default: %(default)s")
+                        help="as nbrec.data.movielens knows it; default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path("data/tmdb-metadata.csv.gz"),
                         help="the csv; default: %(default)s")
     chosen = parser.parse_args(arguments)
-    from nbrec import movielens
+    from nbrec.data import movielens
 
     try:
         data = movielens.load(chosen.dataset)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from nbrec import statistics
+from nbrec.book import significance
 from nbrec.records import histories, read_record
 
 UNNAMED = {"train_share": 1.0, "every_item": False}  # what a record that does not say it has
@@ -112,10 +112,10 @@ def _measured(runs: pd.DataFrame, base: pd.DataFrame, name: str) -> dict[str, fl
     users, usual = _per_user(runs, name), _per_user(base, name)
     common = [key for key in users if key in usual]
     values = np.concatenate(list(users.values()))
-    mean = statistics.bootstrap_difference(values, np.zeros_like(values))
+    mean = significance.bootstrap_difference(values, np.zeros_like(values))
     gap = (np.nan, np.nan, np.nan)
     if common:
-        gap = statistics.bootstrap_difference(*(
+        gap = significance.bootstrap_difference(*(
             np.concatenate([part[key] for key in common]) for part in (users, usual)))
     costs = {k: runs[k].astype(float).mean() if k in runs else np.nan
              for k in ("epochs", "steady", "n_train")}
@@ -125,5 +125,5 @@ def _measured(runs: pd.DataFrame, base: pd.DataFrame, name: str) -> dict[str, fl
 
 def _per_user(runs: pd.DataFrame, name: str) -> dict[tuple, np.ndarray]:
     """Variant, fold and split -> a metric of each user."""
-    return {(r.variant, r.fold, r.split_hash): statistics.user_values(
+    return {(r.variant, r.fold, r.split_hash): significance.user_values(
         name, read_record(r.path)["ranks"]) for r in runs.itertuples()}

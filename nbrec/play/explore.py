@@ -11,11 +11,11 @@ import torch
 from sklearn.preprocessing import normalize
 
 from nbrec import checks, metrics
-from nbrec.bundle import Bundle
 from nbrec.evaluate import top_items
 from nbrec.models.item_knn import ItemKNN
 from nbrec.models.next_item import evaluating
 from nbrec.models.transformer import TransformerBlock
+from nbrec.play.bundle import Bundle
 
 HOW = {
     "contributions": "how much each film of the history adds to the score",

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nbrec.bundle import Bundle
 from nbrec.models import mamba
 from nbrec.models.next_item import NextItemModel
 from nbrec.models.transformer import TransformerBlock
+from nbrec.play.bundle import Bundle
 
 SMALL = 1000  # numbers: smaller tensors are not worth a cast
 

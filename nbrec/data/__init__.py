@@ -1,0 +1,1 @@
+"""Tables of ratings and texts: found, fetched, checked, read."""

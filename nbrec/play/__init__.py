@@ -1,0 +1,1 @@
+"""Trained models to play with: files, answers, the page, Letterboxd, posters."""
