@@ -134,3 +134,22 @@ def test_equal_scores_and_all_items_are_put_in_order():
 def test_whole_numbers_are_scores_too():
     """They have no infinity that a seen item could be set to."""
     assert top_items(np.array([[3, 1, 2]]), 3, [np.array([0])]).tolist() == [[2, 1, 0]]
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5])
+def test_counts_that_are_none_are_refused(value):
+    for name in ("top_k", "batch_size"):
+        with pytest.raises(ValueError, match=f"{name}={value}: expected a whole number, 1 or more"):
+            evaluate(Fixed(6), data(0, 3, 6, 4), **{name: value})
+    with pytest.raises(ValueError, match=f"k={value}: expected a whole number, 1 or more"):
+        top_items(np.zeros((1, 3)), value)
+
+
+def test_what_cannot_be_put_in_order_is_refused_and_a_long_list_ends_with_the_catalogue():
+    with pytest.raises(ValueError, match=r"scores \(3,\): expected \(B, V\)"):
+        top_items(np.zeros(3), 2)
+    with pytest.raises(ValueError, match="1 arrays of seen items for 2 rows"):
+        top_items(np.zeros((2, 3)), 2, [np.array([1])])
+    nothing = np.array([], np.int32)
+    assert top_items(np.array([[3.0, 9, 5], [3, 9, 5]]), 7, [nothing, np.array([1])]).tolist() == [
+        [1, 2, 0], [2, 0, 1]]

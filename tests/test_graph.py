@@ -376,3 +376,30 @@ def test_attention_of_every_edge_by_its_equation():
     found = layer.attention(z, graph)
     assert found.shape == (graph.matrix(True).values().numel(), 3)
     assert_equal([found], [torch.cat(expected)], 1e-12)
+
+
+def test_films_and_users_without_an_edge_have_their_nodes():
+    nobody = np.array([], np.int32)
+    for histories, edges in (([], 0), ([nobody], 0), ([nobody, np.array([2]), nobody], 2)):
+        graph = Graph(histories, 3)
+        assert graph.n_nodes == 3 + len(histories) and graph.rows.nnz == edges
+        assert graph.interactions.shape == (len(histories), 3)
+    alone = graph.matrix(True).to_dense().diag().tolist()
+    assert alone == [1, 1, 0.5, 1, 0.5, 1]
+
+
+@pytest.mark.parametrize("history", [[], [4], [-1]])
+def test_users_of_impossible_histories_have_no_vectors(history):
+    with pytest.raises(ValueError, match="history 1"):
+        lightgcn(Graph(HISTORIES, V), 8).vectors([np.array([0]), np.array(history, int)])
+
+
+def test_sizes_that_are_none_are_refused():
+    graph = Graph(HISTORIES, V)
+    for make, name in ((lambda: Graph([], 0), "n_items"), (lambda: GCNLayer(0), "d_model"),
+                       (lambda: GATLayer(0, 1), "d_model"), (lambda: GATLayer(4, 0), "n_heads"),
+                       (lambda: lightgcn(graph, 0), "d_model"),
+                       (lambda: gcn(graph, 8, n_layers=0), "n_layers"),
+                       (lambda: gat(graph, 8, n_layers=0), "n_layers")):
+        with pytest.raises(ValueError, match=f"{name}=0: expected a whole number, 1 or more"):
+            make()

@@ -305,3 +305,22 @@ def test_the_weights_of_attention_are_those_that_made_the_output(build):
             torch.ones(5, 5, dtype=torch.bool).triu(1), -torch.inf).softmax(-1)
     torch.testing.assert_close(weights, expected)
     assert weights.std() > 0.01
+
+
+@pytest.mark.parametrize("dropout", [1.0, -0.1])
+def test_a_dropout_of_the_first_layer_that_is_none_is_refused(dropout):
+    with pytest.raises(ValueError, match=f"dropout={dropout}: expected a number"):
+        NextItemModel(20, [], 8, dropout=dropout)
+
+
+def test_scores_and_steps_keep_nothing_for_a_gradient(model):
+    h, _ = model.step(torch.tensor([1]))
+    assert not h.requires_grad and model(torch.tensor([[1]])).requires_grad
+    assert not model.score(torch.tensor([[1]]), torch.tensor([1])).requires_grad
+
+
+@pytest.mark.parametrize("make", [transformer, sasrec, mamba, xlstm])
+@pytest.mark.parametrize("n_layers", [0, 1.5])
+def test_a_number_of_layers_that_is_none_is_refused(make, n_layers):
+    with pytest.raises(ValueError, match=f"n_layers={n_layers}: expected a whole number, 1 or more"):
+        make(20, d_model=16, n_layers=n_layers)
