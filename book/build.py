@@ -102,7 +102,7 @@ def run_notebook(notebook: Path, output: Path, profile: str) -> None:
     from nbclient.exceptions import DeadKernelError
 
     partial = output.with_name(f"{output.stem}.partial.ipynb")
-    os.environ |= {"NBREC_BOOK": "1", "PYTHONPATH": str(ROOT)}
+    os.environ |= {"NBREC_BOOK": "1", "NBREC_NOTEBOOK": str(notebook), "PYTHONPATH": str(ROOT)}
     try:
         papermill.execute_notebook(str(notebook), str(partial), {"profile": profile},
                                    kernel_name="python3", cwd=str(notebook.parent),
