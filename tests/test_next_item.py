@@ -322,5 +322,5 @@ def test_scores_and_steps_keep_nothing_for_a_gradient(model):
 @pytest.mark.parametrize("make", [transformer, sasrec, mamba, xlstm])
 @pytest.mark.parametrize("n_layers", [0, 1.5])
 def test_a_number_of_layers_that_is_none_is_refused(make, n_layers):
-    with pytest.raises(ValueError, match=f"n_layers={n_layers}: expected a whole number, 1 or more"):
+    with pytest.raises(ValueError, match=f"n_layers={n_layers}: expected a whole number"):
         make(20, d_model=16, n_layers=n_layers)
