@@ -7,8 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from test_records import save
 
+from nbrec import experiment, records
 from nbrec import metrics as m
+from nbrec.book import plots, significance
+from nbrec.evaluate import Evaluation
 from nbrec.sequences import Sequences
 
 RANKS = np.array([1, 2, 3, 20, 21])
@@ -197,3 +201,41 @@ def test_a_distance_on_a_threshold_has_the_better_star(monkeypatch, distance, st
     monkeypatch.setattr(m, "wasserstein_distance", lambda a, b: distance)
     result = m.personalisation(np.array([1.0, 2.0]), np.array([[0]]), np.array([1]), floor=0.1)
     assert result["stars"] == stars
+
+
+# --- one line makes a metric known ---------------------------------------------------------------
+
+
+def test_metrics_by_name_are_the_functions_by_hand():
+    ranks = np.array([1, 3, 30])
+    assert m.mean("hr@20", ranks) == pytest.approx(2 / 3) == m.hit_rate(ranks, 20)
+    assert m.mean("mrr@5", ranks) == pytest.approx((1 + 1 / 3) / 3) == m.mrr(ranks, 5)
+    assert m.mean("ndcg@3", ranks) == pytest.approx((1 + 1 / 2) / 3) == m.ndcg(ranks, 3)
+    assert m.names() == [f"{name}@{k}" for name in ("hr", "mrr", "ndcg") for k in (1, 20, 100, 300)]
+    for name in ("hr", "hr@", "hr@0", "hr@1.5", "recall@20", "@20", "hr@-1", ""):
+        with pytest.raises(ValueError, match=f"metric {name!r}: expected one of hr, mrr, ndcg"):
+            m.mean(name, ranks)
+
+
+def test_a_metric_in_one_place_is_in_records_summaries_tests_and_figures(tmp_path, monkeypatch):
+    """Rank-biased precision (Moffat and Zobel, 2008): (1 - p) p^(rank - 1), with p = 0.8."""
+    for fold, ranks in enumerate(((1, 5, 400), (2, 2, 9), (1, 1, 30))):
+        save(tmp_path, fold=fold, ranks=ranks)
+        save(tmp_path, model="markov", fold=fold, ranks=(400, 9, 9))  # records from before
+    rbp = m.Metric("RBP", lambda ranks, k: np.where(ranks <= k, 0.2 * 0.8 ** (ranks - 1.0), 0.0),
+                   cutoffs=(20,))
+    monkeypatch.setitem(m.METRICS, "rbp", rbp)
+    df = records.load_records(tmp_path)
+    row = df.query("model == 'item-knn' and fold == 0").iloc[0]
+    assert row["rbp@20"] == pytest.approx((0.2 + 0.2 * 0.8**4) / 3, abs=1e-6)
+    table = significance.summary(df).query("metric == 'rbp@20'").set_index("model")
+    assert table.loc["item-knn", "mean"] > table.loc["markov", "mean"] > 0
+    assert significance.over_users(df, ["rbp@20"])["mean"].iloc[0] > 0
+    assert plots.metric_label("rbp@20") == "RBP@20"
+    fig = plots.metric_intervals(significance.summary(df, ["rbp@20"]), ["rbp@20"])
+    assert any("RBP@20" in text for ax in fig.axes for text in (ax.get_xlabel(), ax.get_title()))
+    evaluated = experiment.measures(
+        Evaluation(np.array([1, 30]), np.array([1, 30]), np.array([[0], [1]]), 0.0),
+        *(Sequences(np.arange(2), np.array([0, 1, 1, 0], np.int32), np.array([0, 2, 4]),
+                    np.arange(2)),) * 2)
+    assert evaluated["metrics"]["rbp@20"] == pytest.approx(0.1)
