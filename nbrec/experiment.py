@@ -170,14 +170,9 @@ def measures(result: Evaluation, train: Sequences, test: Sequences) -> dict[str,
     """What a record keeps of an evaluation: metrics, ranks, popularity of items."""
     popularity = metrics.popularity(train)
     ranks, recommended = result.ranks, result.recommended
-    functions = {"hr": metrics.hit_rate, "mrr": metrics.mrr, "ndcg": metrics.ndcg}
     personal = metrics.personalisation(popularity, recommended, test.items, 500 / len(train))
     return {
-        "metrics": {
-            f"{name}@{k}": round(function(ranks, k), 6)
-            for name, function in functions.items()
-            for k in metrics.KS
-        },
+        "metrics": {name: round(metrics.mean(name, ranks), 6) for name in metrics.names()},
         "personalisation": {k: round(v, 5) for k, v in personal.items()},
         "users": test.users.tolist(),
         "ranks": ranks.tolist(),

@@ -6,7 +6,8 @@ rank alone, and a model's whole evaluation is an array of ranks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import wasserstein_distance
@@ -97,6 +98,63 @@ def ndcg(ranks: np.ndarray, k: int) -> float:
     Thesis eq. 4.3 to 4.5; Jarvelin and Kekalainen (2002). The ideal gain is 1, at rank 1.
     """
     return float(discounted_gains(ranks, k).mean())
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measure of accuracy.
+
+    Args:
+        label: as tables and figures write it.
+        per_user: (ranks int64 (U,), k) -> float64 (U,), what each user's rank is worth.
+        cutoffs: the k that are reported.
+    """
+
+    label: str
+    per_user: Callable[[np.ndarray, int], np.ndarray]
+    cutoffs: tuple[int, ...] = KS
+
+
+# All that is needed for another metric is a line here: evaluation, records (those that exist, too:
+# they hold ranks), summaries, tests of significance and figures go through this table.
+METRICS: dict[str, Metric] = {
+    "hr": Metric("HR", hits),
+    "mrr": Metric("MRR", reciprocal_ranks),
+    "ndcg": Metric("NDCG", discounted_gains),
+}
+
+
+def names() -> list[str]:
+    """All metrics with their cut-offs: "hr@1", "hr@20", .."""
+    return [f"{name}@{k}" for name, metric in METRICS.items() for k in metric.cutoffs]
+
+
+def parse(name: str) -> tuple[Metric, int]:
+    """What "hr@20" means.
+
+    Raises:
+        ValueError: there is no such metric, or its cut-off is no whole number above 0.
+    """
+    kind, at, k = name.partition("@")
+    if kind not in METRICS or not at or not k.isdecimal() or not int(k):
+        raise ValueError(f"metric {name!r}: expected one of {', '.join(METRICS)}, '@' and a whole "
+                         "number above 0, such as 'hr@20'")
+    return METRICS[kind], int(k)
+
+
+def per_user(name: str, ranks: np.ndarray) -> np.ndarray:
+    """float64 (U,): what a metric such as "hr@20" gives each user; ``parse`` says what it raises.
+
+    Args:
+        ranks: int (U,), 1 is best.
+    """
+    metric, k = parse(name)
+    return metric.per_user(np.asarray(ranks), k)
+
+
+def mean(name: str, ranks: np.ndarray) -> float:
+    """The mean of ``per_user``: what a record holds."""
+    return float(per_user(name, ranks).mean())
 
 
 def popularity(train: Sequences) -> np.ndarray:

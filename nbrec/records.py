@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nbrec import paths
+from nbrec import metrics, paths
 from nbrec.files import atomic
 
 SCHEMA = 1  # raise it when the meaning of a field changes: older records are then run again
@@ -182,8 +182,14 @@ def read_record(path: str | Path) -> dict[str, Any]:
 
 
 def flatten(record: Mapping[str, Any], path: str | Path = "") -> dict[str, Any]:
-    """One flat row of a record: who it is, its metrics, seconds, counts, hashes; no long lists."""
+    """One flat row of a record: who it is, its metrics, seconds, counts, hashes; no long lists.
+
+    A metric that the record is older than is computed from its ranks.
+    """
+    ranks = np.array(record["ranks"])
     row = {name: record[name] for name in IDENTITY} | dict(record["metrics"])
+    row |= {name: round(metrics.mean(name, ranks), 6)
+            for name in metrics.names() if name not in row}
     row |= {f"seconds_{part}": s for part, s in record["seconds"].items()}
     row["seconds"] = sum(record["seconds"].values())
     row |= dict(record["personalisation"])

@@ -126,7 +126,7 @@ def test_every_citation_has_its_entry():
 GROUND = {"checks", "files", "paths"}
 FLOORS = {  # what a part of the package may import of it, the ground apart
     "data": {"data"}, "models": {"models", "sequences"}, "sequences": set(),
-    "metrics": {"sequences"}, "losses": set(), "records": set(), "profiles": {"sequences"},
+    "metrics": {"sequences"}, "losses": set(), "records": {"metrics"}, "profiles": {"sequences"},
     "evaluate": {"metrics", "sequences"},
     "train": {"losses", "metrics", "models", "sequences"},
     "recommenders": {"data", "models", "sequences", "train"},

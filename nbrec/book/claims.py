@@ -21,8 +21,8 @@ from nbrec.book.significance import (
     holm,
     paired_ranks,
     paired_test,
-    user_values,
 )
+from nbrec.metrics import per_user
 
 HOLDS, FAILS, OPEN, UNTESTED = "holds", "does not hold", "open", "not testable here"
 ENOUGH_FOLDS = 5  # with fewer a t-test over folds has next to no power
@@ -57,7 +57,7 @@ def difference(df: pd.DataFrame, a: str, b: str, metric: str = "ndcg@20",
     if _common_folds(df, a, b, variant) >= ENOUGH_FOLDS:
         return paired_test(df, a, b, metric, variant), "folds"
     first, second = paired_ranks(df, a, b, variant)
-    return bootstrap_difference(user_values(metric, first), user_values(metric, second)), "users"
+    return bootstrap_difference(per_user(metric, first), per_user(metric, second)), "users"
 
 
 def judge(df: pd.DataFrame, pairs: Iterable[tuple[str, str]], metric: str = "ndcg@20",

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from nbrec import paths
-from nbrec.book.significance import kendall_tau, summary, user_values
+from nbrec.book.significance import kendall_tau, summary
+from nbrec.metrics import per_user
 from nbrec.records import load_records, read_record
 
 ERRATA = {
@@ -70,7 +71,7 @@ def truncation_effect(
         for metric in metrics:
             row = {"metric": metric, "model": model, "folds": min(map(len, parts.values()))}
             mean, drawn = {}, {}
-            own = {v: pd.Series(user_values(metric, r.to_numpy()), r.index)
+            own = {v: pd.Series(per_user(metric, r.to_numpy()), r.index)
                    for v, r in ranks.items()}
             for v in OVERVIEWS:
                 values, counts = np.unique(own[v], return_counts=True)
@@ -345,5 +346,5 @@ def _resampled(
         users = len(ranks[runs.index[0]])
         times = generator.multinomial(users, np.full(users, 1 / users), size=n) / users
         for metric, (model, own) in product(metrics, ranks.items()):
-            out[metric][:, models.index(model), i] = times @ user_values(metric, own)
+            out[metric][:, models.index(model), i] = times @ per_user(metric, own)
     return out

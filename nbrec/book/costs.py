@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from nbrec.book import significance
+from nbrec.metrics import per_user
 from nbrec.records import histories, read_record
 
 UNNAMED = {"train_share": 1.0, "every_item": False}  # what a record that does not say it has
@@ -125,5 +126,5 @@ def _measured(runs: pd.DataFrame, base: pd.DataFrame, name: str) -> dict[str, fl
 
 def _per_user(runs: pd.DataFrame, name: str) -> dict[tuple, np.ndarray]:
     """Variant, fold and split -> a metric of each user."""
-    return {(r.variant, r.fold, r.split_hash): significance.user_values(
+    return {(r.variant, r.fold, r.split_hash): per_user(
         name, read_record(r.path)["ranks"]) for r in runs.itertuples()}

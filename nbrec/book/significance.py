@@ -15,13 +15,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from nbrec.metrics import discounted_gains, hits, reciprocal_ranks
+from nbrec.metrics import METRICS, per_user
 from nbrec.records import read_record
 
 
 def metric_names(df: pd.DataFrame) -> list[str]:
     """The columns `hr@1`, `mrr@20`, ... of a table of records."""
-    return [c for c in df.columns if re.fullmatch(r"(hr|mrr|ndcg)@\d+", c)]
+    kinds = "|".join(map(re.escape, METRICS))
+    return [c for c in df.columns if re.fullmatch(rf"({kinds})@\d+", c)]
 
 
 def described(df: pd.DataFrame) -> str:
@@ -151,13 +152,6 @@ def paired_ranks(
     )
 
 
-def user_values(metric: str, ranks: np.ndarray) -> np.ndarray:
-    """What a metric such as "hr@20" gives each user: (U,) ranks -> (U,) float."""
-    kind, k = metric.split("@")
-    function = {"hr": hits, "mrr": reciprocal_ranks, "ndcg": discounted_gains}[kind]
-    return function(np.asarray(ranks), int(k))
-
-
 def bootstrap_difference(
     a: np.ndarray, b: np.ndarray, n: int = 4_000, seed: int = 0
 ) -> Difference:
@@ -218,8 +212,8 @@ def by_group(
     rows = []
     for metric, (model, part) in product(metrics, users.groupby("model", sort=False)):
         for place, group in part.groupby(np.searchsorted(edges, part[column])):
-            values = user_values(metric, group["rank"])
-            others = user_values(metric, group["other"]) if against else np.zeros(len(values))
+            values = per_user(metric, group["rank"])
+            others = per_user(metric, group["other"]) if against else np.zeros(len(values))
             mean = bootstrap_difference(values, others, n)
             rows.append((metric, model, place, names[place], len(values), *mean[:3]))
     return pd.DataFrame(rows, columns=["metric", "model", "place", "group", "users", "mean", "low",
@@ -255,7 +249,7 @@ def over_users(
             paths = chosen.loc[chosen["model"] == model].sort_values("fold")["path"]
             ranks = (np.concatenate([read_record(path)["ranks"] for path in paths]),)
         for metric in metrics:
-            values = [user_values(metric, r) for r in ranks]
+            values = [per_user(metric, r) for r in ranks]
             found = bootstrap_difference(values[0], values[1] if against else 0 * values[0], n)
             rows.append((variant, model, metric, *found, len(shared[model])))
     return pd.DataFrame(rows, columns=["variant", "model", "metric", "mean", "low", "high",

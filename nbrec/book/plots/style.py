@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter
 
 from nbrec.book.costs import LABEL
+from nbrec.metrics import METRICS
 
 WIDTH = 7.2  # inches; an inch of SVG is 96 pixels
 INK, MUTED, GRID, PAPER = "#1f2933", "#66717d", "#dfe3e8", "#ffffff"
@@ -142,7 +143,10 @@ def model_label(name: str) -> str:
 
 def metric_label(metric: str) -> str:
     """A metric as the book spells it: "hr@20" -> "HR@20"."""
-    return METRIC_LABELS.get(metric, metric.upper() if "@" in metric else metric)
+    kind, at, k = metric.partition("@")
+    if kind in METRICS and at:
+        return f"{METRICS[kind].label}@{k}"
+    return METRIC_LABELS.get(metric, metric)
 
 
 def thousands(axis) -> None:
