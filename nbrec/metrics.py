@@ -218,7 +218,8 @@ def personalisation(
 def _ranks(ranks: np.ndarray, k: int) -> np.ndarray:
     ranks = np.asarray(ranks)
     checks.whole("k", k, low=1)
-    whole = ranks.dtype.kind in "iu" or ranks.dtype.kind == "f" and (ranks % 1 == 0).all()
+    whole = ranks.dtype.kind in "iu" or (
+        ranks.dtype.kind == "f" and np.isfinite(ranks).all() and (ranks == np.rint(ranks)).all())
     if ranks.ndim != 1 or not len(ranks) or not whole or ranks.min() < 1:
         raise ValueError(f"ranks of shape {ranks.shape} and type {ranks.dtype}: expected one "
                          "dimension of ranks, whole numbers of 1 or more")
