@@ -391,7 +391,7 @@ def test_films_and_users_without_an_edge_have_their_nodes():
 @pytest.mark.parametrize("history", [[], [4], [-1]])
 def test_users_of_impossible_histories_have_no_vectors(history):
     with pytest.raises(ValueError, match="history 1"):
-        lightgcn(Graph(HISTORIES, V), 8).vectors([np.array([0]), np.array(history, int)])
+        lightgcn(Graph(HISTORIES, V), 8).vectors([HISTORIES[0], np.array(history, int)])
 
 
 def test_sizes_that_are_none_are_refused():

@@ -239,3 +239,9 @@ def test_a_metric_in_one_place_is_in_records_summaries_tests_and_figures(tmp_pat
         *(Sequences(np.arange(2), np.array([0, 1, 1, 0], np.int32), np.array([0, 2, 4]),
                     np.arange(2)),) * 2)
     assert evaluated["metrics"]["rbp@20"] == pytest.approx(0.1)
+
+
+def test_ranks_may_be_floats_if_they_are_whole():
+    assert m.hits(np.array([1.0, 4.0]), 3).tolist() == [1, 0]
+    with pytest.raises(ValueError, match="expected"):
+        m.hits(np.array([1.0, 2.5]), 3)
