@@ -70,7 +70,8 @@ def choice(name: str, value: Any, options: Iterable[Any]) -> None:
         ValueError: it is none of them.
     """
     options = list(options)
-    if value not in options:
+    if not any(value is option or type(value) is type(option) and value == option
+               for option in options):  # 1 is not True
         raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(str, options))}")
 
 
@@ -121,7 +122,8 @@ def histories(histories: Sequence[Any], n_items: int, empty: bool = False
         ValueError: it is not a list of histories, a history holds anything but indices of the
             catalogue, or is empty where it may not be; the message gives history and position.
     """
-    flat = isinstance(histories, np.ndarray) and histories.ndim == 1 and histories.dtype != object
+    flat = isinstance(histories, np.ndarray) and (
+        histories.ndim == 0 or histories.ndim == 1 and histories.dtype != object)
     if flat or isinstance(histories, str) or not isinstance(histories, Sequence | np.ndarray):
         raise ValueError(f"histories={_short(histories)}: expected a list of histories, one array "
                          "of catalogue indices a user; of a single history make [history]")
@@ -180,10 +182,12 @@ def repeated_pair(users: np.ndarray, movies: np.ndarray) -> tuple[int, int] | No
 
 
 def _array(history: Any, u: int) -> np.ndarray:
-    if isinstance(history, str) or not isinstance(history, Iterable):
+    ordered = isinstance(history, Sequence) or hasattr(history, "__array__")
+    if isinstance(history, str | bytes) or not ordered:  # a set has no order, a stream one reading
         raise ValueError(f"history {u} is {_short(history)}: expected a list of histories, one "
                          "array of catalogue indices a user; of a single history make [history]")
-    history = history if isinstance(history, Sequence) else list(history)
+    if hasattr(history, "__array__"):
+        return np.asarray(history)
     if any(isinstance(item, bool | np.bool_) for item in history):
         return np.array(history, bool)  # numpy would make 0 or 1 of it beside numbers
     try:

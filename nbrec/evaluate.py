@@ -58,7 +58,7 @@ def evaluate(model, test: Sequences, mask_seen: bool = True, top_k: int = 20,
     for start in range(0, len(test), batch_size):
         batch = histories[start : start + batch_size]
         began = time.perf_counter()
-        scores = model.score(batch)
+        scores = np.asarray(model.score(batch))
         seconds += time.perf_counter() - began
         if scores.shape != (len(batch), test.n_items):
             raise ValueError(
@@ -91,6 +91,7 @@ def top_items(scores: np.ndarray, k: int, seen: list[np.ndarray] | None = None) 
     """
     checks.whole("k", k, low=1)
     scores = np.array(scores, dtype=np.float32)
+    scores[np.isnan(scores)] = -np.finfo(np.float32).max  # last, but ahead of what was seen
     if scores.ndim != 2:
         raise ValueError(f"scores {scores.shape}: expected (B, V), one row a history")
     if seen is not None:

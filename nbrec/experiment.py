@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -238,12 +239,15 @@ def run(
     profile = profile if isinstance(profile, Profile) else get_profile(profile)
     if n_jobs != -1:
         checks.whole("n_jobs", n_jobs, low=1)
-    records.writable(paths.runs_folder() if folder is None else folder)
+    files.writable(paths.runs_folder() if folder is None else folder)
     models = _chosen("model", models, profile.models, profile)
     variants = _chosen("variant", variants, profile.variants, profile)
     folds = _chosen("fold", folds, range(profile.n_folds), profile, profile.folds_run)
     data = movielens.load(profile.dataset) if data is None else data
     models = _usable(profile, models)
+    if not models:
+        raise ValueError("none of the models that were asked for can be used here; the warnings "
+                         "above say why")
     made = {part for m in models for part in (parts(profile, m).base, *parts(profile, m).contexts)}
     documents = make_documents(data) if made & set(recommenders.CONTENT) else None
     rows: dict[Path, dict] = {}
@@ -308,8 +312,9 @@ def _chosen(what: str, asked: Iterable | None, known: Iterable, profile: Profile
     known = list(known)
     if asked is None:
         return known if default is None else list(default)
-    asked = [asked] if isinstance(asked, str | int) else list(asked)
-    if unknown := [a for a in asked if a not in known]:
+    asked = [asked] if isinstance(asked, str | Integral) else list(asked)
+    if unknown := [a for a in asked if a not in known or type(a) is bool or isinstance(a, Real)
+                   and not isinstance(a, Integral)]:
         raise ValueError(
             f"profile {profile.name!r} has no {what} {unknown}; expected some of {known}"
         )
@@ -367,14 +372,23 @@ def _task(
     settings = dict(profile.models[label])
     name = settings.pop("model", label)
     share = settings.pop("train_share", 1.0)
+    checks.number("train_share", share, above=0, high=1)
     made = parts(profile, label)
     seed = seed_of(profile, fold)
     if made.base not in (*recommenders.CLASSICAL, *recommenders.CONTENT):
         settings["seed"] = seed
-    labels = {c: c for c in made.contexts} | settings.pop("contexts", {})
+    own = settings.pop("contexts", {})
+    if not isinstance(own, Mapping) or not set(own) <= set(made.contexts):
+        raise ValueError(f"{label}: contexts={own!r}: expected labels for some of "
+                         f"{', '.join(made.contexts) or 'none, it has no contexts'}")
+    labels = {c: c for c in made.contexts} | dict(own)
     if unset := [c for c in labels.values() if c not in profile.models]:
         raise ValueError(f"profile {profile.name!r} has no settings for {unset}, of which {label} "
                          "is made; expected them among its models")
+    if wrong := [label for c, label in labels.items()
+                 if parts(profile, label) != recommenders.Parts(c)]:
+        raise ValueError(f"profile {profile.name!r}: {label} takes {wrong[0]!r} for a context that "
+                         "is of another kind: expected a label of that very model")
     tasks = {c: _task(profile, shared, labels[c], fold, folder, documents) for c in labels}
     model = recommenders.create(name, documents, {c: t.model for c, t in tasks.items()}, **settings)
     facts = dict(shared) | {
@@ -409,13 +423,14 @@ def _valid_row(task: Task) -> dict[str, Any]:
         return {}
     try:
         record = records.read_record(task.path)
+        row = records.flatten(record, task.path)
     except ValueError as error:
         warnings.warn(f"{error} (this is done now)", stacklevel=3)
         return {}
     if record["key"] != task.facts["key"]:
         return {}
     task.tidy()  # the process may have died between writing the record and doing this
-    return records.flatten(record, task.path)
+    return row
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -435,8 +450,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         df = run(chosen.profile, chosen.models, chosen.variants, chosen.folds, chosen.jobs,
                  not chosen.quiet, chosen.folder)
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        parser.error(" ".join(str(error).split()))
     wanted = ["hr@1", "hr@20", "hr@300", "mrr@20", "ndcg@20", "seconds"]
     print(df.groupby(["variant", "model"])[wanted].mean().round(4).to_string())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,6 +57,37 @@ def old(path: Path) -> bool:
         return time.time() - path.stat().st_mtime > ABANDONED
     except FileNotFoundError:  # its owner may be done with it just now
         return False
+
+
+def output_file(path: str | Path) -> Path:
+    """A file that results go to, its folder made if it is not there; asked before the work.
+
+    Raises:
+        ValueError: it is a folder, or its folder is a file or may not be written to.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: expected the name of a file, such as "
+                         f"{path / 'results.csv'}")
+    writable(path.parent)
+    return path
+
+
+def writable(folder: str | Path) -> Path:
+    """A folder for results, made if it is not there; to be asked before the work, not after it.
+
+    Raises:
+        ValueError: it is a file, or may not be written to.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"{folder} cannot take results ({error.strerror}): expected a folder "
+                         "that may be written to; name another one") from error
+    return folder
 
 
 def _host() -> str:

@@ -45,6 +45,8 @@ def target_ranks(
         ValueError: the shapes do not fit, or a target or a seen item is no catalogue index.
     """
     scores, targets = np.asarray(scores), np.asarray(targets)
+    if scores.dtype.kind not in "fiu":
+        raise ValueError(f"scores of type {scores.dtype}: expected numbers, float (B, V)")
     if scores.ndim != 2 or targets.shape != scores.shape[:1]:
         raise ValueError(
             f"scores {scores.shape} and targets {targets.shape}: expected (B, V) and (B,)"
@@ -195,6 +197,9 @@ def personalisation(
             not above 0.
     """
     checks.number("floor", floor, above=0)
+    popularity = np.asarray(popularity, dtype=np.float64)
+    if not np.isfinite(popularity).all() or (popularity < 0).any():
+        raise ValueError("the popularity of an item is negative or not finite: expected per mille")
     flat = checks.indices(np.ravel(recommended), len(popularity))
     behaviour = checks.indices(behaviour, len(popularity))
     if not len(flat) or not len(behaviour):

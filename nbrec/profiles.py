@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nbrec import checks
 from nbrec.sequences import SequenceSettings
 
 VARIANTS = {"original": 0, "truncated": 20}  # items cut off at the left (thesis section 2.2)
@@ -53,11 +55,34 @@ class Profile:
     durations: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
-        if not self.folds_run or not set(self.folds_run) <= set(range(self.n_folds)):
-            raise ValueError(
-                f"profile {self.name!r}: folds_run={self.folds_run}; expected some of "
-                f"0..{self.n_folds - 1}"
-            )
+        for what, value, kind in (("variants", self.variants, Mapping),
+                                  ("models", self.models, Mapping),
+                                  ("sequences", self.sequences, SequenceSettings),
+                                  *((f"settings of {m!r}", s, Mapping)
+                                    for m, s in dict(self.models or {}).items())):
+            if not isinstance(value, kind):
+                raise ValueError(f"profile {self.name!r}: {what}={value!r}: expected a "
+                                 f"{kind.__name__}")
+        for what, names in (("name", [self.name]), ("variant", self.variants),
+                            ("model", self.models)):
+            for name in names:  # they become names of files and folders
+                if not isinstance(name, str) or not re.fullmatch(r"(?!\.)[\w.+@-]+", name):
+                    raise ValueError(f"profile {self.name!r}: {what} {name!r}: expected letters, "
+                                     "digits and any of _ . + @ -, and no dot in front")
+        if not self.variants:
+            raise ValueError(f"profile {self.name!r} has no variant: expected one or more")
+        for name, cut in self.variants.items():
+            checks.whole(f"variants[{name!r}]", cut)
+        checks.whole("n_folds", self.n_folds, low=1)
+        checks.whole("seed", self.seed)
+        checks.whole("top_k", self.top_k, low=1)
+        for name in ("mask_seen", "leave_one_out", "on_validation"):
+            checks.choice(name, getattr(self, name), (False, True))
+        if not self.folds_run:
+            raise ValueError(f"profile {self.name!r}: folds_run={self.folds_run}; expected some of "
+                             f"0..{self.n_folds - 1}")
+        for fold in self.folds_run:
+            checks.whole("folds_run", fold, high=self.n_folds - 1)
 
     @property
     def folds_text(self) -> str:

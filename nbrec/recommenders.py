@@ -74,6 +74,8 @@ def parse(name: str) -> Parts:
     Raises:
         ValueError: it is not the name of a model.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"model {name!r}: expected a name, such as 'xlstm+gat'")
     base, *contexts = name.split("+")
     stack = base.split("-")
     backbone = base in NEURAL or len(stack) > 1 and set(stack) <= set(next_item.BLOCKS)
@@ -121,15 +123,18 @@ def create(name: str, documents: pd.Series | None = None,
         ``score(histories) -> float32 (B, V)``.
 
     Raises:
-        ValueError: the name is not known, or there are no documents to read.
-        TypeError: the model has no such setting.
+        ValueError: the name is not known, there are no documents to read, the model has no such
+            setting, or a context is no recommender of its name.
     """
     parts = parse(name)
     if parts.base in CLASSICAL:
+        _known(name, CLASSICAL[name], settings)
         return CLASSICAL[name](**settings)
     if parts.base in CONTENT:
-        if documents is None:
-            raise ValueError(f"{name} reads: give the documents of the films (text.documents)")
+        if not isinstance(documents, pd.Series):
+            raise ValueError(f"{name} reads: give the documents of the films, as text.documents "
+                             "makes them, a text of each film by movieId")
+        _known(name, ContentRecommender, {"encoder": name, "documents": documents, **settings})
         return ContentRecommender(name, documents, **settings)
     own = {f.name for f in fields(TrainSettings)}
     train = {k: v for k, v in settings.items() if k in own}
@@ -138,14 +143,32 @@ def create(name: str, documents: pd.Series | None = None,
     fusion_dropout = model.pop("fusion_dropout", None) if parts.items else None
     build = GRAPHS.get(parts.base) or NEURAL.get(parts.base) or partial(
         next_item.stack, blocks=tuple(parts.base.split("-")))
-    inspect.signature(build).bind(0, **model)  # say now, not in fit, what is not known
+    _known(name, build, {"": 0} | model)  # say now, not in fit, what is not known
+    checks.choice("inductive", inductive, (False, True))
     if parts.base in GRAPHS:
         train = GRAPH_TRAINING | {"precision": "fp32"} | train
         return GraphRecommender(build, TrainSettings(**train), model, inductive)
     made = {c: (contexts or {}).get(c) or create(
         c, documents, **{"seed": train.get("seed", 0)} if c in GRAPHS else {})
         for c in parts.contexts}
+    for context, one in made.items():
+        kind = getattr(one, "encoder", None) or next(
+            (n for n, b in GRAPHS.items() if b is getattr(one, "build", None)), context)
+        if kind != context:  # whoever brings a class of their own knows what it is
+            raise ValueError(f"context {context!r} of {name} is {kind}: expected a recommender "
+                             f"that was created as {context!r}")
     return SequenceRecommender(build, TrainSettings(**train), model, parts, made, fusion_dropout)
+
+
+def _known(name: str, build: Callable, settings: dict[str, Any]) -> None:
+    parameters = inspect.signature(build).parameters
+    given = [key for key in settings if key]
+    if unknown := [key for key in given if key not in parameters]:
+        known = [p for p in parameters if p not in ("graph", "n_items", "blocks", "encoder",
+                                                    "documents")]
+        raise ValueError(f"{name} has no setting {', '.join(unknown)}; expected some of "
+                         f"{', '.join(known) or 'none'}"
+                         + (" and those of TrainSettings" if "" in settings else ""))
 
 
 def names() -> list[str]:
@@ -163,6 +186,7 @@ class ContentRecommender:
     """
 
     def __init__(self, encoder: str, documents: pd.Series, dimensions: int = 256):
+        checks.whole("dimensions", dimensions, low=1)
         self.encoder, self.documents, self.dimensions = encoder, documents, dimensions
 
     def describe(self) -> dict[str, Any]:
@@ -183,7 +207,7 @@ class ContentRecommender:
             self.seconds = time.perf_counter() - began
         else:
             self.vectors, self.seconds = text.encode_timed(documents, self.encoder)
-        self.model, self.frozen = Content(self.vectors), None
+        self.model, self.frozen, self.catalogue = Content(self.vectors), None, train.catalogue
         return self
 
     def score(self, histories: list[np.ndarray]) -> np.ndarray:
@@ -248,6 +272,7 @@ class GraphRecommender:
             self.model = self.build(graph.Graph(histories, train.n_items), **self.settings)
         self.history = training.fit(self.model, train, validation, self.train_settings, progress,
                                     checkpoint)
+        self.catalogue = train.catalogue
         return self
 
     @property
@@ -324,6 +349,12 @@ class SequenceRecommender:
             elif name in GRAPHS and context.history is None:
                 context.fit(train, validation, (context_checkpoints or {}).get(name), progress,
                             others)
+        for name, context in self.contexts.items():
+            if not np.array_equal(getattr(context, "catalogue", train.catalogue), train.catalogue):
+                raise ValueError(f"the context {name!r} was fitted on another catalogue "
+                                 f"({len(context.catalogue)} films) than the training sequences "
+                                 f"({train.n_items} films): expected the same movieIds; fit it on "
+                                 "parts of the same Sequences")
         with training.seeded(self.train_settings.seed):
             self.model = self.build(train.n_items, **self.settings)
             width = self.model.embedding.embedding_dim

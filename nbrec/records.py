@@ -14,7 +14,6 @@ import platform
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
@@ -51,37 +50,6 @@ def record_path(
     name = re.sub(r"[^\w.+-]+", "-", Path(dataset).name)  # a dataset may be given as a path
     root = paths.runs_folder() if folder is None else Path(folder)
     return root / profile / name / model / f"{variant}-fold{fold:02d}.json"
-
-
-def output_file(path: str | Path) -> Path:
-    """A file that results go to, its folder made if it is not there; asked before the work.
-
-    Raises:
-        ValueError: it is a folder, or its folder is a file or may not be written to.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: expected the name of a file, such as "
-                         f"{path / 'results.csv'}")
-    writable(path.parent)
-    return path
-
-
-def writable(folder: str | Path) -> Path:
-    """A folder for results, made if it is not there; to be asked before the work, not after it.
-
-    Raises:
-        ValueError: it is a file, or may not be written to.
-    """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(f"{folder} cannot take results ({error.strerror}): expected a folder "
-                         "that may be written to; name another one") from error
-    return folder
 
 
 def record_key(facts: Mapping[str, Any]) -> str:
@@ -163,7 +131,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
     path, cure = Path(path), "delete the file and run the experiment again"
     try:
         record = json.loads(path.read_bytes().decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: damaged record ({error}); {cure}") from error
     if not isinstance(record, dict) or "schema" not in record:
         raise ValueError(f"{path}: not a record of nbrec (no field 'schema'); move it elsewhere")
@@ -173,11 +141,29 @@ def read_record(path: str | Path) -> dict[str, Any]:
         )
     if missing := [f for f in FIELDS if f not in record]:
         raise ValueError(f"{path}: fields {missing} are missing from the record; {cure}")
-    counts = {len(record["ranks"]), len(record["target_popularity"]), record["data"]["n_test"]}
-    if len(counts) > 1:
-        raise ValueError(
-            f"{path}: ranks, popularities and n_test disagree: {sorted(counts)}; {cure}"
-        )
+    kinds = {"data": dict, "metrics": dict, "personalisation": dict, "seconds": dict,
+             "popularity": dict, "provenance": dict, "settings": dict, "ranks": list,
+             "users": list, "target_popularity": list}
+    for field, kind in kinds.items():
+        if not isinstance(record[field], kind):
+            raise ValueError(f"{path}: {field} is {record[field]!r:.80}; expected a "
+                             f"{'table' if kind is dict else 'list'}; {cure}")
+    if not all(type(rank) is int and rank >= 1 for rank in record["ranks"]):
+        raise ValueError(f"{path}: ranks are not all whole numbers of 1 or more; {cure}")
+    for field in ("metrics", "personalisation", "seconds"):
+        if not all(isinstance(v, int | float | None) for v in record[field].values()):
+            raise ValueError(f"{path}: {field} are not all numbers; {cure}")
+    history = record["history"]
+    if history is not None and not (
+            isinstance(history, dict) and isinstance(history.get("train_loss"), list)
+            and type(history.get("best_epoch")) is int):
+        raise ValueError(f"{path}: history is no training curve; {cure}")
+    lengths = {name: len(record[name]) for name in (
+        "ranks", "users", "target_popularity", "ranks_with_seen", "history_lengths")
+        if name in record}
+    if {record["data"].get("n_test"), *lengths.values()} != {lengths["ranks"]}:
+        raise ValueError(f"{path}: n_test {record['data'].get('n_test')} and the lengths of "
+                         f"{lengths} disagree; {cure}")
     return record
 
 

@@ -19,8 +19,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from tqdm import tqdm
 
-from nbrec import checks, metrics
-from nbrec.files import atomic
+from nbrec import checks, files, metrics
 from nbrec.losses import bpr, chunked_cross_entropy
 from nbrec.models.graph import GraphModel
 from nbrec.models.next_item import NextItemModel
@@ -199,6 +198,8 @@ def fit(model: NextItemModel | GraphModel, train: Sequences, validation: Sequenc
             train, context = train.pieces(model.max_length)
         early = {} if model.early is None else {"contexts": model.early.digest()}
         run = Run(model, settings, data | early, users, context)
+    if checkpoint is not None:
+        files.output_file(checkpoint)
     if checkpoint is not None and Path(checkpoint).exists():
         run.load(Path(checkpoint))
     bar = tqdm(total=settings.max_epochs, initial=len(run.history.seconds), unit="epoch",
@@ -378,27 +379,56 @@ class Run:
             tensors |= {f"optimizer/{k}/{name}": value for name, value in state.items()}
         meta = {"settings": self._identity(), "history": asdict(self.history),
                 "reference": self.reference, "waited": self.waited,
-                "scaler": self.scaler.state_dict()}
+                "scaler": self.scaler.state_dict(),
+                "optimizer": sorted(self.optimizer.state_dict()["state"])}
         # Clones: a tied output layer shares its memory, which the format does not allow.
         tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
-        with atomic(path) as temporary:
+        with files.atomic(path) as temporary:
             save_file(tensors, temporary, metadata={"run": json.dumps(meta)})
 
     def load(self, path: Path) -> None:
+        """Go on from a checkpoint; nothing is changed if it cannot be used.
+
+        Raises:
+            ValueError: it is none, is damaged, or belongs to another run.
+        """
+        damaged = (f"{path} is not a whole checkpoint of a training run ({{}}): delete it to "
+                   "train from the start")
         try:
             with safe_open(path, framework="pt", device=self.device) as file:
                 meta = json.loads(file.metadata()["run"])
                 tensors = {key: file.get_tensor(key) for key in file.keys()}
-        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is not a checkpoint of a training run ({error}): delete it "
-                             "to train from the start") from error
-        asked, found = self._identity(), meta["settings"]
+            found, history = meta["settings"], History(**meta["history"])
+            reference, waited, scaler = meta["reference"], meta["waited"], meta["scaler"]
+            stepped = [int(number) for number in meta["optimizer"]]
+            checks.whole("waited", waited)
+            epochs = {len(history.train_loss), len(history.validation_loss), len(history.seconds)}
+            checks.whole("best_epoch", history.best_epoch, high=min(epochs) - 1)
+            parameters = self.optimizer.param_groups[0]["params"]
+            checks.indices(stepped, len(parameters), "parameter")
+            if len(epochs) > 1 or "precision" not in found or math.isnan(reference):
+                raise ValueError("settings or losses are missing")
+        except (SafetensorError, OSError, LookupError, TypeError, AttributeError,
+                ValueError) as error:
+            raise ValueError(damaged.format(error)) from error
+        asked = self._identity()
         differ = [f"  {key}: it has {found.get(key)}, asked for {asked.get(key)}"
                   for key in sorted(asked | found)
                   if found.get(key) != asked.get(key) and key != "precision"]
-        if differ or "precision" not in found:
+        if differ:
             raise ValueError("\n".join([f"{path} belongs to another run:", *differ,
                                         "Delete it, or name another checkpoint."]))
+        # A tensor that is missing, or of another shape, would begin anew or be read past its end.
+        shapes = {f"{part}/{k}": v.shape for k, v in self.model.state_dict().items()
+                  for part in ("model", "best")}
+        for number in stepped:
+            shapes |= {f"optimizer/{number}/{name}": parameters[number].shape
+                       for name in ("exp_avg", "exp_avg_sq")}
+            shapes[f"optimizer/{number}/step"] = torch.Size([])
+        wrong = [key for key in sorted(shapes.keys() | tensors.keys())
+                 if key not in tensors or tensors[key].shape != shapes.get(key)]
+        if wrong:
+            raise ValueError(damaged.format(f"{wrong[0]} is missing or of another shape"))
         self.model.load_state_dict(below("model/", tensors))
         self.best = below("best/", tensors)
         state = self.optimizer.state_dict()
@@ -410,10 +440,9 @@ class Run:
         if found["precision"] != asked["precision"]:
             log.warning("%s was begun in %s and goes on in %s: the result is that of neither "
                         "alone.", path, found["precision"], asked["precision"])
-        if meta["scaler"] and self.scaler.is_enabled():  # else it begins with its first scale
-            self.scaler.load_state_dict(meta["scaler"])
-        self.history = History(**meta["history"])
-        self.reference, self.waited = meta["reference"], meta["waited"]
+        if scaler and self.scaler.is_enabled():  # else it begins with its first scale
+            self.scaler.load_state_dict(scaler)
+        self.history, self.reference, self.waited = history, reference, waited
 
     def _finite(self, loss: float, part: str) -> float:
         if not math.isfinite(loss):

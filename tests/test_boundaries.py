@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 
 from nbrec import checks, experiment, recommenders
 from nbrec.book import growth, verification
+from nbrec.data.movielens import MovieLens
 from nbrec.evaluate import evaluate, top_items
 from nbrec.metrics import personalisation, popularity, target_ranks
 from nbrec.models.baselines import history_matrix
 from nbrec.models.graph import Graph
 from nbrec.play import bundle
+from nbrec.profiles import Profile
 from nbrec.sequences import Sequences
 from nbrec.train import TrainSettings
 
@@ -61,6 +63,10 @@ HISTORIES = {
     "one history for a list": (np.array([1, 2, 3]), r"make \[history\]"),
     "one list for a list of lists": ([1, 2, 3], r"history 0 is 1.*make \[history\]"),
     "None": (None, "expected a list of histories"),
+    "a set, which has no order": ([{1, 2}], "history 0 is {1, 2}"),
+    "a table of names": ([{1: 2}], "history 0 is {1: 2}"),
+    "a stream, which is read once": ([iter([1, 2])], "history 0 is <list_iterator"),
+    "a number for a list": (np.array(3), r"make \[history\]"),
 }
 
 
@@ -225,6 +231,88 @@ def test_measures_of_nothing_are_refused():
             ([[V]], [1], 1, "catalogue index 12"), ([[1]], [-1], 1, "catalogue index -1")):
         with pytest.raises(ValueError, match=message):
             personalisation(some, np.array(recommended), np.array(behaviour), floor)
+
+
+PROFILE = {"name": "p", "dataset": "toy", "models": {"popularity": {}}, "n_folds": 5,
+           "folds_run": (0,), "variants": {"original": 0}}
+
+
+@pytest.mark.parametrize("changed, message", [
+    ({"n_folds": 10**30, "folds_run": (10**30,)}, "folds_run=10{30}: expected a whole number"),
+    ({"n_folds": 2.0}, "n_folds=2.0"), ({"n_folds": None}, "n_folds=None"),
+    ({"folds_run": (0.0,)}, "folds_run=0.0"), ({"folds_run": (True,)}, "folds_run=True"),
+    ({"folds_run": ()}, r"folds_run=\(\); expected some of 0..4"), ({"folds_run": (5,)}, "0 to 4"),
+    ({"name": "../q"}, "name '../q': expected letters"), ({"name": None}, "name None"),
+    ({"name": ""}, "name ''"), ({"variants": {"../../z": 0}}, "variant '../../z'"),
+    ({"variants": {}}, "no variant"), ({"variants": None}, "variants=None"),
+    ({"variants": {"a": -1}}, r"variants\['a'\]=-1"),
+    ({"models": {"../../../z": {}}}, "model '../../../z'"), ({"models": {7: {}}}, "model 7"),
+    ({"models": {"popularity": None}}, "settings of 'popularity'=None: expected a Mapping"),
+    ({"sequences": None}, "sequences=None: expected a SequenceSettings"),
+    ({"mask_seen": "no"}, "mask_seen='no': expected one of False, True"),
+    ({"leave_one_out": 1}, "leave_one_out=1"), ({"top_k": 0}, "top_k=0"),
+    ({"seed": -1}, "seed=-1"),
+])
+def test_a_profile_that_cannot_be_run_is_refused(changed, message):
+    Profile(**PROFILE)
+    with pytest.raises(ValueError, match=message):
+        Profile(**PROFILE | changed)
+
+
+@pytest.mark.parametrize("models, message", [
+    ({"svd": {"nosuch": 1}}, "svd has no setting nosuch; expected some of rank, seed"),
+    ({"x": {"model": None}}, "model None: expected a name"),
+    ({"ease": {"train_share": 0}}, "train_share=0: expected a number above 0 and at most 1"),
+    ({"ease": {"train_share": 2}}, "train_share=2"), ({"ease": {"train_share": "x"}}, "'x'"),
+    ({"ease": {"contexts": {"gat": "gat"}}}, "ease: contexts=.*it has no contexts"),
+    ({"xlstm+gat": {"contexts": "gat"}, "gat": {}}, "contexts='gat': expected labels for some of"),
+    ({"xlstm+gat": {"contexts": {"gat": "popularity"}}, "popularity": {}},
+     "takes 'popularity' for a context that is of another kind"),
+    ({"xlstm+gat": {"contexts": {"gat": "xlstm+gat"}}}, "takes 'xlstm.gat' for a context"),
+    ({"xlstm+gat": {}}, r"no settings for \['gat'\]"),
+    ({"gat": {"inductive": "no"}}, "inductive='no': expected one of False, True"),
+    ({"mamba": {"zoh": "no"}}, "zoh='no'"), ({"xlstm": {"slstm_at": 9}}, "layer in slstm_at 9"),
+])
+def test_models_of_a_profile_are_refused_before_anything_is_written(models, message, tmp_path):
+    rows = [(u, 10 * f, 5.0, 10**9 + f) for u in range(30) for f in range(u % 3, u % 3 + 6)]
+    ratings = pd.DataFrame(rows, columns=["userId", "movieId", "rating", "timestamp"])
+    data = MovieLens("toy", ratings, None, None, None, "", "", "0" * 64)
+    models = {m: s | ({} if m in ("svd", "ease", "x", "popularity") else {
+        "d_model": 8, "max_epochs": 1}) for m, s in models.items()}
+    profile = Profile(**PROFILE | {"models": models})
+    with pytest.raises(ValueError, match=message):
+        experiment.run(profile, folder=tmp_path, data=data, progress=False)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize("folds", [[0.0], [False], [5], np.int64(7)])
+def test_folds_are_whole_numbers(folds, tmp_path):
+    with pytest.raises(ValueError, match="has no fold"):
+        experiment.run(Profile(**PROFILE), folds=folds, folder=tmp_path)
+
+
+def test_hybrids_and_their_contexts_know_one_catalogue():
+    data, other = sequences(), sequences()
+    other = Sequences(other.users, other.items, other.offsets, other.catalogue + 1)
+    context = recommenders.create("lightgcn", **TINY).fit(data, data)
+    hybrid = recommenders.create("xlstm+lightgcn", contexts={"lightgcn": context}, **HEADS)
+    with pytest.raises(ValueError, match="'lightgcn' was fitted on another catalogue"):
+        hybrid.fit(other, other)
+    with pytest.raises(ValueError, match="context 'gat' of xlstm.gat is lightgcn"):
+        recommenders.create("xlstm+gat", contexts={"gat": context}, **HEADS)
+
+
+def test_scores_that_are_no_numbers_are_refused():
+    with pytest.raises(ValueError, match="scores of type object"):
+        target_ranks(np.array([[None, 1]]), [0])
+
+    class Lists:
+        def score(self, histories):
+            return [list(range(V)) for _ in histories]
+
+    data = sequences()
+    assert (evaluate(Lists(), data).ranks >= 1).all()  # a list of lists is a table, too
+    assert top_items([[np.nan, 0.0, 1.0]], 3, [[1]]).tolist() == [[2, 0, 1]]  # the seen one last
 
 
 # --- commands ------------------------------------------------------------------------------------

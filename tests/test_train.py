@@ -1,10 +1,13 @@
 """Training: the same weights as a plain loop, and clear words where it cannot go on."""
 
+import json
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from nbrec import metrics
@@ -443,3 +446,61 @@ def test_epochs_take_the_time_they_take_and_the_bar_waits_a_second(monkeypatch, 
 def test_every_setting_of_the_training_is_checked(name, value):
     with pytest.raises(ValueError, match=f"{name}={value!r}: expected"):
         TrainSettings(**{name: value})
+
+
+# --- checkpoints that cannot be used -------------------------------------------------------------
+
+
+def changed(path, change):
+    """Rewrite a checkpoint after ``change(tensors, meta)``."""
+    with safe_open(path, "pt") as file:
+        meta = json.loads(file.metadata()["run"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}
+    meta = change(tensors, meta) or meta
+    save_file(tensors, path, metadata={"run": json.dumps(meta)})
+
+
+def without(prefix):
+    def change(tensors, meta):
+        for key in [k for k in tensors if k.startswith(prefix)]:
+            del tensors[key]
+    return change
+
+
+def setting(key, value):
+    return lambda tensors, meta: meta | {key: value}
+
+
+def reshaped(tensors, meta):
+    tensors["optimizer/0/exp_avg"] = torch.zeros(1)
+
+
+DAMAGES = {
+    "no optimiser": without("optimizer/"), "one parameter's state": without("optimizer/0/"),
+    "one step": without("optimizer/1/step"), "no best": without("best/"),
+    "a weight": without("model/output.weight"), "a shape": reshaped,
+    "empty history": setting("history", {}), "no history": setting("history", None),
+    "no settings": setting("settings", None), "a list of settings": setting("settings", []),
+    "no waiting": setting("waited", None), "no reference": setting("reference", float("nan")),
+    "words": setting("optimizer", ["x"]), "another parameter": setting("optimizer", [99]),
+    "a list": lambda tensors, meta: [1], "a number": lambda tensors, meta: 5}
+
+
+@pytest.mark.parametrize("change", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_checkpoint_is_refused_by_name_and_nothing_is_changed(change, tmp_path):
+    path = tmp_path / "run.safetensors"
+    fit(model(), data(), data(1), half("fp32"), checkpoint=path)
+    changed(path, change)
+    net = model()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    with pytest.raises(ValueError, match="run.safetensors is not a whole checkpoint.*delete it"):
+        fit(net, data(), data(1), half("fp32", max_epochs=3), checkpoint=path)
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_the_place_of_a_checkpoint_is_asked_before_the_training(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setattr(training.Run, "train_epoch", lambda *a: pytest.fail("it has trained"))
+    for place, message in ((tmp_path, "is a folder"), (tmp_path / "file" / "x", "cannot take")):
+        with pytest.raises(ValueError, match=message):
+            fit(model(), data(), data(1), half("fp32"), checkpoint=place)

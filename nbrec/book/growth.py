@@ -162,13 +162,13 @@ def main(arguments: list[str] | None = None) -> None:
     if options.step:
         print(json.dumps(step_cost(**json.loads(options.step))))
         return
-    from nbrec import checks, records
+    from nbrec import checks, files, records
 
     try:
         for length in options.lengths:
             checks.whole("length", length, low=1)
         if options.output:
-            records.output_file(options.output)
+            files.output_file(options.output)
     except ValueError as error:
         parser.error(str(error))
     tables = []

@@ -41,7 +41,13 @@ class MarkovChain:
         self.smoothing = smoothing
 
     def fit(self, train: Sequences, validation: Sequences | None = None) -> MarkovChain:
-        """Count the pairs of neighbouring items."""
+        """Count the pairs of neighbouring items.
+
+        Raises:
+            ValueError: there is no sequence.
+        """
+        if not len(train):
+            raise ValueError("there is no training sequence: expected one or more")
         n = train.n_items
         last = np.ones(len(train.items), dtype=bool)
         last[train.offsets[1:] - 1] = False  # the last item of a user has no successor

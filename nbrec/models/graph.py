@@ -337,7 +337,8 @@ class GraphModel(nn.Module):
         Raises:
             ValueError: a history is empty, or holds anything but catalogue indices.
         """
-        checks.histories(histories, self.n_items)
+        items, offsets = checks.histories(histories, self.n_items)
+        histories = np.split(items, offsets[1:-1]) if len(offsets) > 1 else []
         nodes = [None if fold_in else self.nodes.get(np.unique(h).astype(np.int32).tobytes())
                  for h in histories]
         new = [h for h, node in zip(histories, nodes, strict=True) if node is None]

@@ -41,6 +41,8 @@ class MambaBlock(nn.Module):
                             ("expand", expand)):
             checks.whole(name, value, low=1)
         checks.number("dropout", dropout, low=0, below=1)
+        checks.choice("residual", residual, (False, True))
+        checks.choice("zoh", zoh, (False, True))
         d_inner, rank = expand * d_model, math.ceil(d_model / 16)
         self.residual, self.zoh = residual, zoh
         self.norm = nn.LayerNorm(d_model)

@@ -268,7 +268,7 @@ def xlstm(n_items: int, d_model: int = 512, n_layers: int = 2, n_heads: int = 8,
     The layers named in ``slstm_at`` (from 0) are sLSTM blocks, the others mLSTM blocks in the
     given form: ``()`` is xLSTM[1:0], all layers are xLSTM[0:1].
     """
-    checks.indices(slstm_at, n_layers, "layer in slstm_at")
+    checks.indices(np.atleast_1d(slstm_at), n_layers, "layer in slstm_at")
     blocks = [SLSTMBlock(d_model, n_heads, dropout) if layer in slstm_at else
               MLSTMBlock(d_model, n_heads, expand, dropout, form) for layer in _layers(n_layers)]
     return _recurrent(n_items, blocks, d_model, input_dropout, max_length)
