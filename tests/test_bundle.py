@@ -1,11 +1,14 @@
 """Trained models in files: what is kept, what is recommended, and why."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from nbrec import metrics, recommenders
 from nbrec.data.movielens import MovieLens
@@ -334,3 +337,169 @@ def test_an_empty_history_has_no_confidence(made):
     for one in made.values():
         found = explore.recommend(one, [], 3)
         assert found["confidence"].isna().all() and (found["score"] > 0).all()
+
+
+def opened(path):
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["bundle"]), {k: file.get_tensor(k) for k in file.keys()}
+
+
+def without(key):
+    return lambda meta, tensors: (meta if key in meta else tensors).pop(key)
+
+
+def meta(**changes):
+    return lambda meta, tensors: meta.update(changes)
+
+
+def model(**changes):
+    return lambda meta, tensors: meta["settings"]["model"].update(changes)
+
+
+def tensor(key, change):
+    return lambda meta, tensors: tensors.update({key: change(tensors[key])})
+
+
+EMBEDDING = "model/embedding.weight"
+DAMAGE = {  # what was done to a file, and what is said of it
+    **{f"no {key}": (without(key), f"KeyError: '{key}'") for key in (
+        "schema", "name", "fold", "leave_out", "settings", "metrics", "provenance")},
+    "no model": (lambda meta, tensors: meta["settings"].pop("model"), "KeyError: 'model'"),
+    "no users": (without("data/users"), "KeyError: 'users'"),
+    "no test": (without("data/test"), "KeyError: 'test'"),
+    "a weight is missing": (without(EMBEDDING), "embedding.weight"),
+    "another schema": (meta(schema=1), "schema 1"),
+    "another name": (meta(name="mamba"), "of 'mamba': expected 2 of 'xlstm.gat'"),
+    "a name that is none": (meta(name=["xlstm"]), "expected 2 of 'xlstm.gat'"),
+    "a fold in words": (meta(fold="first"), "fold='first'"),
+    "leave_out in words": (meta(leave_out="no"), "leave_out='no'"),
+    "leave_out as a number": (meta(leave_out=1), "leave_out=1"),
+    "settings of another kind": (meta(settings=[1]), r"settings=\[1\]"),
+    "no table of settings": (meta(settings={"model": [3]}), "Error"),
+    "metrics of another kind": (meta(metrics=None), "metrics=None"),
+    "metrics in words": (meta(metrics={"hr@20": "high"}), "hr@20='high'"),
+    "metrics that are not finite": (meta(metrics={"hr@20": float("nan")}), "hr@20=nan"),
+    "provenance of another kind": (meta(provenance="here"), "provenance='here'"),
+    "an unknown setting": (model(colour=3), "colour"),
+    "a setting out of range": (model(n_heads=0), "n_heads"),
+    "a wrong width": (model(d_model=32), "size mismatch"),
+    "a wrong number of layers": (model(n_layers=1), "Unexpected key"),
+    "too many films": (tensor(EMBEDDING, lambda w: torch.cat([w, w])), "size mismatch"),
+    "a NaN": (tensor(EMBEDDING, lambda w: w * float("nan")), "embedding.weight .* not finite"),
+    "films of a context": (tensor("model/early.frozen_gat", lambda w: w[:3]),
+                           "vectors of gat .*expected 30 rows"),
+    "users as floats": (tensor("data/users", lambda u: u.float() + 0.5), "users is .*float32"),
+    "offsets of others": (tensor("data/offsets", lambda o: o[:-1]), "offsets"),
+    "items outside": (tensor("data/items", lambda i: i + 7), "expected 0..29"),
+    "a test user who is not there": (tensor("data/test", lambda t: t + 40), "user position"),
+    "a test user who is trained on": (lambda meta, tensors: tensors.update(
+        {"data/test": tensors["data/train"].clone()}), "nobody in two parts"),
+    "nobody to train on": (tensor("data/train", lambda t: t[:0]), "0 users to train"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_damaged_file_is_refused_by_name(made, tmp_path, case):
+    path = bundle.save(made["xlstm+gat"], tmp_path)
+    facts, tensors = opened(path)
+    damage, said = DAMAGE[case]
+    damage(facts, tensors)
+    save_file(tensors, path, metadata={"bundle": json.dumps(facts)})
+    said = rf"xlstm\+gat\.safetensors is no bundle .*{said}"
+    with pytest.raises(ValueError, match=said) as found:
+        bundle.load("xlstm+gat", tmp_path)
+    assert str(found.value).endswith("run `python -m nbrec.play.bundle xlstm+gat`")
+    assert "\n" not in str(found.value)
+
+
+def test_files_of_others_are_refused(made, tmp_path):
+    path = bundle.save(made["item-knn"], tmp_path)
+    whole, (_, tensors) = path.read_bytes(), opened(path)
+    for content in (b"", b"nothing", whole[:100], whole[:-5]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="item-knn.safetensors is no bundle.*delete it"):
+            bundle.load("item-knn", tmp_path)
+    for metadata in (None, {}, {"bundle": "no JSON"}, {"bundle": "[1]"}, {"bundle": "[" * 5000}):
+        save_file(tensors, path, metadata=metadata)
+        with pytest.raises(ValueError, match="item-knn.safetensors is no bundle.*delete it"):
+            bundle.load("item-knn", tmp_path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ValueError, match="item-knn.safetensors is no bundle.*delete it"):
+        bundle.load("item-knn", tmp_path)
+
+
+def test_content_vectors_belong_to_the_films(tmp_path):
+    reader = recommenders.create("minibert", pd.Series(dtype=str))
+    bundle._set_content(reader, np.array([[1, 0], [0, 1], [0.6, 0.8], [-1, 0]], np.float32))
+    one = replace(fixed([0] * 4), name="minibert", recommender=reader, settings={"model": {}},
+                  others=(np.array([100, 200]), np.array([[0, 1], [1, 0.0]])))
+    path = bundle.save(one, tmp_path)
+    other = bundle.load("minibert", tmp_path)
+    np.testing.assert_allclose(other.recommender.vectors, reader.vectors, atol=0.02)
+    assert other.others[0].tolist() == [100, 200] and other.others[1].tolist() == [[0, 1], [1, 0]]
+    for key in ("model/vectors", "others/vectors"):
+        facts, tensors = opened(path)
+        save_file(tensors | {key: tensors[key][:1]}, path, metadata={"bundle": json.dumps(facts)})
+        with pytest.raises(ValueError, match=r"content vectors of shape \(1, 2\): expected [24]"):
+            bundle.load("minibert", tmp_path)
+        save_file(tensors, path, metadata={"bundle": json.dumps(facts)})
+
+
+def test_a_label_of_the_profile_is_the_model_that_it_names(data, tmp_path):
+    profile = replace(PROFILE, models={
+        "item-knn": {}, "mine": {"model": "item-knn", "neighbours": 2},
+        "flat": {"model": "gat", "max_epochs": 1, "inductive": True},
+        "both": {"model": "xlstm+gat", "contexts": {"gat": "flat"}, "n_heads": 4, **TINY},
+        "half": {"model": "item-knn", "train_share": 0.5},
+        "lost": {"model": "xlstm+gat", "n_heads": 4, **TINY},
+        "mixed": {"model": "xlstm+gat", "contexts": {"gat": "mine"}, "n_heads": 4, **TINY},
+        "words": {"model": "tfidf"}})
+    histories = [np.array([3, 1]), np.array([7])]
+    for label in ("mine", "flat", "both"):
+        one = bundle.train(label, profile, 0, data)
+        assert bundle.save(one, tmp_path).name == f"{label}.safetensors"
+        scores = bundle.load(label, tmp_path).recommender.score(histories)
+        np.testing.assert_array_equal(scores, one.recommender.score(histories))
+        if label == "mine":
+            again = ItemKNN(neighbours=2).fit(one.fold.parts(one.sequences)[0])
+            np.testing.assert_array_equal(scores, again.score(histories))
+    assert one.recommender.contexts["gat"].inductive
+    for label, message in (("half", "half: .*without a train_share"),
+                           ("lost", "no model 'gat' that is gat, of which lost is made"),
+                           ("mixed", "no model 'mine' that is gat, of which mixed is made"),
+                           ("words", "words: a bundle holds no")):
+        with pytest.raises(ValueError, match=message):
+            bundle.train(label, profile, 0, data)
+
+
+@pytest.mark.parametrize("asked, message", [
+    (["item-knn", "tfidf"], "tfidf: a bundle holds no"), (["item-knn", "--fold", "77"], "fold=77"),
+    (["item-knn", "oracle"], "no model 'oracle'"), (["item-knn", "minibert"], "minibert is left")])
+def test_what_cannot_be_made_is_said_before_anything_is_written(monkeypatch, tmp_path, capsys,
+                                                                asked, message):
+    profile = replace(PROFILE, models=PROFILE.models | {"minibert": {}})
+    monkeypatch.setattr("nbrec.play.bundle.get_profile", lambda name: profile)
+    monkeypatch.setattr("nbrec.data.text.find_weights", lambda name: None)
+    monkeypatch.setattr("nbrec.data.movielens.load", lambda name: pytest.fail("data were loaded"))
+    with pytest.raises(SystemExit) as stopped:
+        bundle.main([*asked, "--folder", str(tmp_path / "new")])
+    assert stopped.value.code == 2 and message in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_films_are_written_whole_or_not_at_all(data, monkeypatch, tmp_path):
+    monkeypatch.setattr("nbrec.play.bundle.get_profile", lambda name: PROFILE)
+    monkeypatch.setattr("nbrec.data.movielens.load", lambda name: data)
+    bundle.main(["item-knn", "--folder", str(tmp_path)])
+    before = (tmp_path / bundle.FILMS).read_bytes()
+    assert bundle.films(tmp_path).equals(data.movies)
+
+    def full(self, content):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(OSError, match="no space"):
+        bundle.main(["item-knn", "--folder", str(tmp_path)])
+    assert (tmp_path / bundle.FILMS).read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["films.csv.gz", "item-knn.safetensors"]

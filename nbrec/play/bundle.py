@@ -9,8 +9,9 @@ was a test user: enough to recommend, to explain and to try it on a user it has 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from sklearn.preprocessing import normalize
 
-from nbrec import checks, experiment, metrics, paths, recommenders, records
+from nbrec import checks, experiment, files, metrics, paths, recommenders, records
 from nbrec.data import movielens, text
 from nbrec.evaluate import evaluate
 from nbrec.files import atomic
@@ -47,11 +48,12 @@ class Bundle:
     """A fitted model with everything that it takes to use it.
 
     Args:
-        name: as ``recommenders.create`` takes it.
+        name: label of the profile that it was trained with; names its file.
         recommender: fitted; ``score(histories) -> float32 (B, V)``.
         sequences: of all users; the model was trained on ``fold.train`` alone.
         fold: positions of the training, validation and test users in ``sequences``.
-        settings: profile, dataset, and the model's own.
+        settings: profile, dataset, and under "model" those of the label, whose own "model", if
+            there is one, is the name for ``recommenders.create``.
         metrics: hr@20 and ndcg@20 on the test users, films of the history left out.
         provenance: commit, versions, date.
         others: movieId int64 (W,) of films outside the catalogue and their content vectors,
@@ -82,13 +84,16 @@ class Bundle:
         not in the catalogue, int64.
 
         Raises:
-            ValueError: a movieId is no whole number.
+            ValueError: it is no list, or a movieId is no whole number, or out of range.
         """
-        movies = np.asarray(list(movies))
-        if movies.ndim != 1 or len(movies) and movies.dtype.kind not in "iu":
-            raise ValueError(f"movieIds of type {movies.dtype} in {movies.ndim} dimensions: "
-                             "expected a list of whole numbers")
-        movies = movies.astype(np.int64)
+        listed = isinstance(movies, Iterable) and not isinstance(movies, str | bytes)
+        if not listed or getattr(movies, "ndim", 1) != 1:
+            raise ValueError(f"movies={movies!r}: expected a list of movieIds; of a single one "
+                             "make [movieId]")
+        movies = list(movies)
+        for place, movie in enumerate(movies):
+            checks.whole(f"movies[{place}]", movie, high=2**63 - 1)
+        movies = np.array(movies, np.int64)
         known = np.isin(movies, self.catalogue)
         return np.searchsorted(self.catalogue, movies[known]), movies[~known]
 
@@ -102,7 +107,7 @@ def train(name: str, profile: Profile | str = "sample", fold: int = 0,
     the data, other people's summaries may not.
 
     Args:
-        name: of a model of the profile.
+        name: label of a model of the profile.
         fold: which of the profile's folds; its test users take no part in the training. Their
             histories, without the targets, are nodes of a graph, as in the experiment.
         data: tables that are loaded already.
@@ -111,25 +116,17 @@ def train(name: str, profile: Profile | str = "sample", fold: int = 0,
         ValueError: the profile has no such model or fold, or a bundle cannot hold it.
     """
     profile = get_profile(profile) if isinstance(profile, str) else profile
-    if name not in profile.models:
-        raise ValueError(f"profile {profile.name!r} has no model {name!r}; expected one of "
-                         f"{', '.join(profile.models)}")
-    checks.whole("fold", fold, high=profile.n_folds - 1)
-    if recommenders.parse(name).user or name == "tfidf":
-        raise ValueError(f"{name}: a bundle holds no user vectors and no sparse ones; choose "
-                         f"another model, such as {', '.join(NAMES)}")
-    if reason := recommenders.missing(name):
-        raise ValueError(reason)
+    check(name, profile, fold)
     data = movielens.load(profile.dataset) if data is None else data
     sequences = experiment.make_sequences(profile, data)
     split = experiment.make_folds(profile, sequences)[fold]
-    parts = recommenders.parse(name)
+    parts = experiment.parts(profile, name)
     reads = {parts.base, *parts.contexts} & set(recommenders.CONTENT)
     documents = text.documents(data.movies, None, data.tags) if reads else None
     model = _create(profile, name, fold, documents)
     train_part, validation, test = split.parts(sequences)
     others, moved = None, {}
-    if name in recommenders.CONTENT:
+    if parts.base in recommenders.CONTENT:
         others = _fit_content(model, sequences.catalogue)
     elif hasattr(model, "train_settings"):
         model.fit(train_part, validation, others=test.histories())
@@ -145,13 +142,50 @@ def train(name: str, profile: Profile | str = "sample", fold: int = 0,
                   records.provenance(experiment.device_of(model)), others)
 
 
-def _create(profile: Profile, name: str, fold: int, documents: pd.Series | None) -> Any:
+def check(name: str, profile: Profile, fold: int) -> None:
+    """Whether ``train`` can make this bundle, asked before anything is loaded or written.
+
+    Raises:
+        ValueError: the profile has no such model or fold, a bundle cannot hold it, or its weights
+            are not there.
+    """
+    if name not in profile.models:
+        raise ValueError(f"profile {profile.name!r} has no model {name!r}; expected one of "
+                         f"{', '.join(profile.models)}")
+    checks.whole("fold", fold, high=profile.n_folds - 1)
+    parts = experiment.parts(profile, name)
+    if parts.user or parts.base == "tfidf":
+        raise ValueError(f"{name}: a bundle holds no user vectors and no sparse ones; choose "
+                         f"another model, such as {', '.join(NAMES)}")
+    kind, settings, contexts = _settings(name, profile.models[name])
+    for context, label in contexts.items():
+        if label not in profile.models or experiment.parts(profile, label).base != context:
+            raise ValueError(f"profile {profile.name!r} has no model {label!r} that is {context}, "
+                             f"of which {name} is made; expected it among its models")
+        settings |= _settings(label, profile.models[label])[1]
+    if "train_share" in settings:
+        raise ValueError(f"{name}: a bundle is trained on all training users; expected settings "
+                         "without a train_share")
+    if reason := recommenders.missing(kind):
+        raise ValueError(reason)
+
+
+def _settings(label: str, settings: Mapping[str, Any]
+              ) -> tuple[str, dict[str, Any], dict[str, str]]:
+    """Of a label of a profile the model's name, its own settings, and context -> label."""
+    own = dict(settings)
+    name = own.pop("model", label)
+    contexts = {c: c for c in recommenders.parse(name).contexts} | dict(own.pop("contexts", {}))
+    return name, own, contexts
+
+
+def _create(profile: Profile, label: str, fold: int, documents: pd.Series | None) -> Any:
     """The model and its contexts, seeded as in the experiment."""
-    parts, settings = recommenders.parse(name), dict(profile.models[name])
-    if parts.base not in (*recommenders.CLASSICAL, *recommenders.CONTENT):
+    name, settings, contexts = _settings(label, profile.models[label])
+    if name not in (*recommenders.CLASSICAL, *recommenders.CONTENT):
         settings["seed"] = experiment.seed_of(profile, fold)
-    contexts = {c: _create(profile, c, fold, documents) for c in parts.contexts}
-    return recommenders.create(name, documents, contexts, **settings)
+    made = {c: _create(profile, other, fold, documents) for c, other in contexts.items()}
+    return recommenders.create(name, documents, made, **settings)
 
 
 def _fit_content(model: Any, catalogue: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -189,7 +223,7 @@ def _round(model: Any, test: Sequences) -> dict[str, float]:
 
 def save(bundle: Bundle, folder: str | Path = FOLDER) -> Path:
     """Write ``<name>.safetensors`` into a folder; its weights are kept in half precision."""
-    folder = records.writable(folder)
+    folder = files.writable(folder)
     s, fold = bundle.sequences, bundle.fold
     arrays = {"users": s.users, "items": s.items, "offsets": s.offsets, "catalogue": s.catalogue,
               "train": fold.train, "validation": fold.validation, "test": fold.test}
@@ -229,7 +263,7 @@ def load(name: str, folder: str | Path = FOLDER) -> Bundle:
 
     Raises:
         FileNotFoundError: there is no such file; the message says how it is made.
-        ValueError: the file is none of ``save``.
+        ValueError: the file is none of ``save``, or damaged; the message says what was found.
     """
     path = Path(folder) / f"{name}.safetensors"
     if not path.exists():
@@ -240,32 +274,66 @@ def load(name: str, folder: str | Path = FOLDER) -> Bundle:
         with safe_open(path, framework="pt") as file:
             meta = json.loads(file.metadata()["bundle"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}
-        if meta["schema"] != SCHEMA:
-            raise ValueError(f"schema {meta['schema']}")
-        d = {k: below("data/", tensors)[k].numpy() for k in (
-            "users", "items", "offsets", "catalogue", "train", "validation", "test")}
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no bundle of this version ({error}): delete it and run "
+        return _bundle(name, meta, tensors)
+    except Exception as error:  # whatever a file can hold, and whoever stumbles over it
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"{path} is no bundle of this version ({said:.300}): delete it and run "
                          f"`python -m nbrec.play.bundle {name}`") from error
-    d = {k: v if k == "items" else v.astype(np.int64) for k, v in d.items()}
+
+
+def _bundle(name: str, meta: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Bundle:
+    """What a file holds, checked; all kinds of errors."""
+    if meta["schema"] != SCHEMA or meta["name"] != name:
+        raise ValueError(f"schema {meta['schema']!r} of {meta['name']!r}: expected {SCHEMA} of "
+                         f"{name!r}")
+    checks.whole("fold", meta["fold"])
+    checks.choice("leave_out", meta["leave_out"], (False, True))
+    for key in ("settings", "metrics", "provenance"):
+        if not isinstance(meta[key], dict):
+            raise ValueError(f"{key}={meta[key]!r}: expected a table")
+    for key, value in meta["metrics"].items():
+        checks.number(key, value)
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"{key} holds numbers that are not finite")
+    d = {k: v.numpy() for k, v in below("data/", tensors).items()}
     sequences = Sequences(d["users"], d["items"], d["offsets"], d["catalogue"])
+    places = [checks.indices(d[k], len(sequences), "user position").astype(np.int64)
+              for k in ("train", "validation", "test")]
     # Without the last argument a model that is fitted anew would learn its own targets.
-    fold = Fold(meta["fold"], d["train"], d["validation"], d["test"], meta["leave_out"])
+    fold = Fold(meta["fold"], *places, meta["leave_out"])
+    _check_fold(fold)
     model, others = _restore(meta, below("model/", tensors), sequences, fold), None
     if "others/movies" in tensors:
-        others = (tensors["others/movies"].numpy().astype(np.int64),
-                  normalize(tensors["others/vectors"].numpy().astype(np.float32)))
-    return Bundle(meta["name"], model, sequences, fold, meta["settings"], meta["metrics"],
+        movies = checks.indices(tensors["others/movies"].numpy(), 2**63, "movieId")
+        others = (movies.astype(np.int64), _vectors(tensors["others/vectors"], len(movies)))
+    return Bundle(name, model, sequences, fold, meta["settings"], meta["metrics"],
                   meta["provenance"], others)
+
+
+def _check_fold(fold: Fold) -> None:
+    every = np.concatenate([fold.train, fold.validation, fold.test])
+    once = len(np.unique(every)) == len(every)
+    if not len(fold.train) or not len(fold.test) or not (fold.leave_out or once):
+        raise ValueError(f"{len(fold.train)} users to train and {len(fold.test)} to test on: "
+                         "expected some of each, and nobody in two parts")
+
+
+def _vectors(tensor: torch.Tensor, n: int) -> np.ndarray:
+    """float32 (n, d): content vectors of a file, of length 1."""
+    if tensor.ndim != 2 or len(tensor) != n:
+        raise ValueError(f"content vectors of shape {tuple(tensor.shape)}: expected {n} rows")
+    return normalize(tensor.numpy().astype(np.float32)) if n else np.zeros(tensor.shape, np.float32)
 
 
 def _restore(meta: dict, weights: dict[str, torch.Tensor], sequences: Sequences, fold: Fold) -> Any:
     """The fitted model of a file."""
-    name, parts = meta["name"], recommenders.parse(meta["name"])
+    name, settings, _ = _settings(meta["name"], meta["settings"]["model"])
+    parts = recommenders.parse(name)
     train_part, validation, test = fold.parts(sequences)
-    model = recommenders.create(name, pd.Series(dtype=str), **meta["settings"]["model"])
+    model = recommenders.create(name, pd.Series(dtype=str), **settings)
     if name in recommenders.CONTENT:
-        _set_content(model, weights["vectors"].numpy())
+        _set_content(model, _vectors(weights["vectors"], sequences.n_items))
         return model
     if name in recommenders.CLASSICAL:
         return model.fit(train_part, validation)
@@ -278,8 +346,12 @@ def _restore(meta: dict, weights: dict[str, torch.Tensor], sequences: Sequences,
         model.model = model.build(sequences.n_items, **model.settings)
         if parts.items:
             width = model.model.embedding.embedding_dim
-            model.model.early = EarlyFusion(
-                {c: weights[f"early.frozen_{c}"] for c in parts.items}, width)
+            frozen = {c: weights[f"early.frozen_{c}"] for c in parts.items}
+            for context, rows in frozen.items():
+                if rows.ndim != 2 or len(rows) != sequences.n_items:
+                    raise ValueError(f"vectors of {context} of shape {tuple(rows.shape)}: expected "
+                                     f"{sequences.n_items} rows")
+            model.model.early = EarlyFusion(frozen, width)
     model.model.load_state_dict({k: v.float() for k, v in weights.items()})
     model.model.eval()
     model.history = History()
@@ -301,27 +373,30 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER)
     chosen = parser.parse_args(arguments)
     try:
-        dataset = get_profile(chosen.profile).dataset
+        profile = get_profile(chosen.profile)
+        for name in chosen.names:
+            check(name, profile, chosen.fold)
     except ValueError as error:
-        parser.error(str(error))
+        parser.error(" ".join(str(error).split()))
+    dataset = profile.dataset
     if dataset != EMBEDDED and chosen.folder == FOLDER:
         parser.error(f"--profile {chosen.profile} uses {dataset}, which may not be passed on with "
                      f"the project as {FOLDER} is: name another --folder")
     try:
-        records.writable(chosen.folder)
-        for name in chosen.names:
-            recommenders.parse(name)
+        files.writable(chosen.folder)
         data = movielens.load(dataset)
         if data.movies is not None:
-            data.movies[["movieId", "title", "genres"]].to_csv(
-                chosen.folder / FILMS, index=False, compression={"method": "gzip", "mtime": 0})
-        for name in chosen.names:
-            bundle = train(name, chosen.profile, chosen.fold, data)
+            table = data.movies[["movieId", "title", "genres"]].to_csv(
+                index=False, lineterminator="\n")
+            with atomic(chosen.folder / FILMS) as temporary:
+                temporary.write_bytes(gzip.compress(table.encode(), mtime=0))
+        for name in dict.fromkeys(chosen.names):
+            bundle = train(name, profile, chosen.fold, data)
             path = save(bundle, chosen.folder)
             print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB, "
                   + ", ".join(f"{k} {v:.4g}" for k, v in bundle.metrics.items()), flush=True)
     except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
+        parser.error(" ".join(str(error).split()))
 
 
 if __name__ == "__main__":

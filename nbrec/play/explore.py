@@ -15,8 +15,11 @@ from nbrec.evaluate import top_items
 from nbrec.models.item_knn import ItemKNN
 from nbrec.models.next_item import evaluating
 from nbrec.models.transformer import TransformerBlock
+from nbrec.models.user_knn import UserKNN
 from nbrec.play.bundle import Bundle
 
+SILENT = 1e-9  # scores up to here are 0 but for rounding
+MAX_SEED = 2**32 - 1  # networkx takes no larger one
 HOW = {
     "contributions": "how much each film of the history adds to the score",
     "attention": "how much the last position attends to each film (last layer, mean of the heads)",
@@ -53,12 +56,16 @@ def suggest(bundle: Bundle, movies: Iterable[int], k: int = 12, hide_seen: bool 
     Args:
         movies: movieIds, oldest first; those outside the catalogue are passed over if the model
             knows others.
+        k, hide_seen: as in ``recommend``.
         content: a content model, for histories of which the model knows nothing.
 
     Returns:
         as ``recommend``, and what did it: "model"; "content", if the model knows none of the films
         but the content model does (the score is a cosine then, and the confidence NaN); or
         "popular", if nothing is known of the user.
+
+    Raises:
+        ValueError: k is below 1, or the movieIds are no list of whole numbers.
     """
     history, unknown = bundle.indices(movies)
     return _answer(bundle, history, k, hide_seen, content, unknown)
@@ -69,8 +76,7 @@ def _answer(bundle: Bundle, history: np.ndarray, k: int, hide_seen: bool,
     seen = history if hide_seen else history[:0]
     if len(history):
         scores = bundle.recommender.score([history])[0]
-        # A sum of similarities that is 0 is no opinion: nobody has seen both films.
-        spoken = scores > 0 if isinstance(bundle.recommender, ItemKNN) else np.isfinite(scores)
+        spoken = _spoken(bundle.recommender, history, scores)
         spoken[seen] = False
         if spoken.any():
             return _best(scores, bundle.catalogue, spoken, k), "model"
@@ -82,23 +88,40 @@ def _answer(bundle: Bundle, history: np.ndarray, k: int, hide_seen: bool,
     return _best(scores, bundle.catalogue, others, k).assign(confidence=np.nan), how
 
 
+def _spoken(model: Any, history: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """bool (V,): the films of which a model has an opinion after a history."""
+    finite = np.isfinite(scores)
+    # A sum of similarities that is 0 is no opinion: nobody has seen both films.
+    if isinstance(model, ItemKNN | UserKNN):
+        return finite & (scores > 0)
+    # Elsewhere a score of 0 or less may be one, but not where it is that of all new films.
+    new = finite.copy()
+    new[history] = False
+    return finite & (not new.any() or np.abs(scores[new]).max() > SILENT)
+
+
 def _by_content(content: Bundle | None, bundle: Bundle, history: np.ndarray, unknown: np.ndarray
                 ) -> np.ndarray | None:
-    """Cosines of the catalogue to films of which a model knows nothing; None if they have no
-    content vectors either."""
+    """Cosines of the catalogue to films of which a model knows nothing; None if nothing is known
+    of their content either."""
     if content is None or content.others is None or not np.array_equal(content.catalogue,
                                                                        bundle.catalogue):
         return None
     ids, vectors = content.others
     rows = [content.recommender.vectors[i] for i in history]
     rows += [vectors[ids == movie][0] for movie in unknown if movie in ids]
-    if not rows:
-        return None
-    return content.recommender.vectors @ normalize(np.mean(rows, 0)[None])[0]
+    mean = np.mean(rows, 0) if rows else np.zeros(1)
+    return content.recommender.vectors @ normalize(mean[None])[0] if mean.any() else None
 
 
 def _checked(bundle: Bundle, history: np.ndarray) -> np.ndarray:
     return checks.histories([history], len(bundle.catalogue), empty=True)[0].astype(np.int64)
+
+
+def _one(name: str, value: Any, n: int) -> int:
+    """A single catalogue index of n, checked."""
+    checks.whole(name, value, high=n - 1)
+    return int(value)
 
 
 def _best(scores: np.ndarray, catalogue: np.ndarray, allowed: np.ndarray, k: int) -> pd.DataFrame:
@@ -116,8 +139,16 @@ def _best(scores: np.ndarray, catalogue: np.ndarray, allowed: np.ndarray, k: int
 
 
 def rank(bundle: Bundle, history: np.ndarray, target: int, hide_seen: bool = True) -> int:
-    """The rank of a film after a history, 1 is best; ties count against it."""
-    history = _checked(bundle, history)
+    """The rank of a film after a history, 1 is best; ties count against it.
+
+    Args:
+        history: int (L,), catalogue indices, L >= 1.
+        target: catalogue index of the film.
+
+    Raises:
+        ValueError: an index is not in the catalogue, or the history is empty.
+    """
+    history, target = _checked(bundle, history), _one("target", target, len(bundle.catalogue))
     scores = bundle.recommender.score([history])
     return int(metrics.target_ranks(scores, np.array([target]),
                                     [history] if hide_seen else None)[0])
@@ -137,13 +168,16 @@ def explain(bundle: Bundle, history: np.ndarray, item: int) -> tuple[pd.DataFram
     Returns:
         item, weight, one row per film of the history that the model sees, in its order; and a key
         of ``HOW``, what the weights are.
+
+    Raises:
+        ValueError: the history is empty, or an index is not in the catalogue.
     """
     history = _checked(bundle, history)
     if not len(history):
         raise ValueError("an empty history explains nothing: give at least one film")
     model = bundle.recommender
     network = getattr(model, "model", None)
-    checks.indices(item, len(bundle.catalogue))
+    item = _one("item", item, len(bundle.catalogue))
     if isinstance(model, ItemKNN):
         weights, how = model.contributions(history, item), "contributions"
     elif isinstance(getattr(network, "blocks", [None])[-1], TransformerBlock):
@@ -194,10 +228,24 @@ def vectors(bundle: Bundle) -> np.ndarray:
 
 
 def neighbours(vectors: np.ndarray, item: int, k: int = 12) -> pd.DataFrame:
-    """The k nearest films by cosine similarity (thesis eq. 3.1): item, cosine, nearest first."""
+    """The k nearest films by cosine similarity (thesis eq. 3.1): item, cosine, nearest first.
+
+    Args:
+        vectors: float (V, d), a row for each film.
+        item: the film, 0..V-1.
+        k: how many, at least 1; there are fewer if there are fewer films.
+
+    Raises:
+        ValueError: the vectors are no such table or not finite, there is no such film, or k is
+            below 1.
+    """
     unit = normalize(vectors)
+    item = _one("item", item, len(unit))
+    checks.whole("k", k, low=1)
     cosines = unit @ unit[item]
-    best = top_items(cosines[None], min(k, len(unit) - 1), [np.array([item])])[0]
+    others = np.delete(np.arange(len(unit)), item)
+    best = others[top_items(cosines[None, others], min(k, len(others)))[0]] if len(others) else (
+        others)
     return pd.DataFrame({"item": best.astype(np.int64), "cosine": cosines[best].astype(float)})
 
 
@@ -207,10 +255,18 @@ def layout(vectors: np.ndarray, item: int, k: int = 12, seed: int = 0) -> np.nda
     Directions are those of Fruchterman and Reingold (1991): films pull each other by their cosine,
     with the film in the middle held fast. The distance from the middle is 1 - cosine.
 
+    Args:
+        vectors, item, k: as in ``neighbours``.
+        seed: of the places that the forces start from, 0 to 2^32 - 1.
+
     Returns:
         float64 (k + 1, 3), the film itself at the origin first, then in the order of
         ``neighbours``.
+
+    Raises:
+        ValueError: as ``neighbours``, or the seed is no such number.
     """
+    checks.whole("seed", seed, high=MAX_SEED)
     import networkx as nx
 
     near = neighbours(vectors, item, k)
@@ -229,7 +285,12 @@ def layout(vectors: np.ndarray, item: int, k: int = 12, seed: int = 0) -> np.nda
 
 
 def random_test_user(bundle: Bundle, seed: int) -> tuple[int, np.ndarray, int]:
-    """A test user: the position in ``sequences``, the history int (L,), and the true next film."""
+    """A test user: the position in ``sequences``, the history int (L,), and the true next film.
+
+    Raises:
+        ValueError: the seed is no whole number of 0 or more.
+    """
+    checks.whole("seed", seed)
     user = int(np.random.default_rng(seed).choice(bundle.fold.test))
     sequence = bundle.sequences[user].astype(np.int64)
     return user, sequence[:-1], int(sequence[-1])
@@ -242,13 +303,22 @@ def random_genre_history(bundle: Bundle, films: pd.DataFrame, genre: str, length
     Args:
         films: movieId, genres.
         genre: as MovieLens writes it, such as "Horror".
+        length: how many films, at least 1.
+        seed: of the draw, 0 or more.
 
     Returns:
         int64 (length,), fewer if the genre has fewer films.
 
     Raises:
-        ValueError: no film of the catalogue has this genre.
+        ValueError: no film of the catalogue has this genre, the table of films has other columns,
+            or a number is out of range.
     """
+    checks.whole("length", length, low=1)
+    checks.whole("seed", seed)
+    if missing := [c for c in ("movieId", "genres") if c not in getattr(films, "columns", ())]:
+        raise ValueError(f"films without {' and '.join(missing)}: expected a table with the "
+                         "columns movieId and genres, such as `bundle.films()`")
+    films = films.drop_duplicates("movieId")
     genres = films.set_index("movieId")["genres"].reindex(bundle.catalogue)
     genres = genres.fillna("").str.split("|")
     items = np.flatnonzero([genre in found for found in genres])
