@@ -53,7 +53,6 @@ def evaluate(model, test: Sequences, mask_seen: bool = True, top_k: int = 20,
     if test.lengths.min() < 2:
         raise ValueError("a test sequence has fewer than two items: no history or no target")
     histories, targets = test.histories(), test.targets()
-    top_k = min(top_k, test.n_items)
     ranks, ranks_with_seen, recommended, seconds = [], [], [], 0.0
     for start in range(0, len(test), batch_size):
         batch = histories[start : start + batch_size]
