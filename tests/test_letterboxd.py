@@ -856,3 +856,66 @@ def test_the_page_takes_time_that_grows_with_the_lines():
     inputs = [("watched.csv", (WATCHED + ROW * lines).encode()) for lines in (1_000, 8_000, 64_000)]
     _, short, long = (page["milliseconds"] for page in page_answers(inputs, MOVIES))
     assert long < 30 * short
+
+
+# --- what is no export, no film and no catalogue -------------------------------------------------
+
+ONE = found("Toy Story,1995", "Nothing of this name,1995")
+FILMS = letterboxd.read(watched("Toy Story,1995"), "watched.csv")
+WRONG = {
+    "a very long name": (lambda: letterboxd.read("x" * 5000), "'x{80}': found what cannot be opened"
+                         " .*name too long"),
+    "a name with a zero": (lambda: letterboxd.read("x\0.csv"), "found no such file"),
+    "nothing": (lambda: letterboxd.read(None), "a value of type NoneType; expected a path"),
+    "a number": (lambda: letterboxd.read(5), "a value of type int"),
+    "an open file": (lambda: letterboxd.read(io.BytesIO(b"")), r"type BytesIO.*give file.read\(\)"),
+    "a list of numbers": (lambda: letterboxd.read(np.arange(3)), "type ndarray"),
+    "films of nobody": (lambda: match(None, MOVIES), "films of type NoneType.*`read`"),
+    "no movies": (lambda: match(FILMS, None), "movies of type NoneType"),
+    "a title that is None": (lambda: match(FILMS, titled(None)),
+                             r"title in row 1 \(movieId 2\) is None: expected text"),
+    "a title that is NaN": (lambda: match(FILMS, titled(float("nan"))), "row 1 .* is nan"),
+    "a title in numbers": (lambda: match(FILMS, titled(1984)), "row 1 .* is 1984"),
+    "movieIds as floats": (lambda: match(FILMS, MOVIES.assign(movieId=0.5)), "movieId of type"),
+    "movieIds below 0": (lambda: match(FILMS, MOVIES.assign(movieId=-1)), "movieId -1"),
+    "a chosen 1.5": (lambda: ONE.choose(1, 1.5, "x"), "movie=1.5: expected a whole number"),
+    "a chosen -1": (lambda: ONE.choose(1, -1, "x"), "movie=-1"),
+    "a chosen None": (lambda: ONE.choose(1, None, "x"), "movie=None"),
+    "a chosen True": (lambda: ONE.choose(1, True, "x"), "movie=True"),
+    "a chosen 2^63": (lambda: ONE.choose(1, 2**63, "x"), "movie=9223372036854775808"),
+    "a row that is True": (lambda: ONE.choose(True, 2, "x"), "row=True"),
+    "a row that is None": (lambda: ONE.choose(None, 2, "x"), "row=None"),
+    "a title to choose": (lambda: ONE.choose(1, 2, None), "title=None: expected that of movieId 2"),
+    "no catalogue": (lambda: ONE.history(None), "movieId of the catalogue of type object"),
+    "a film twice": (lambda: ONE.history([6, 6]), "catalogue of 2 movieIds .*each once"),
+    "a table": (lambda: ONE.history([[6]]), "in 2 dimensions"),
+    "floats": (lambda: ONE.history([1.5]), "movieId of the catalogue of type float64"),
+    "a rating in words": (lambda: ONE.history([1], "x"), "min_rating='x'"),
+    "a rating that is NaN": (lambda: ONE.history([1], float("nan")), "min_rating=nan"),
+    "a rating below 0": (lambda: ONE.history([1], -1), "min_rating=-1: .*0 or more and at most 5"),
+    "a rating above 5": (lambda: ONE.history([1], 5.5), "min_rating=5.5"),
+}
+
+
+def titled(title):
+    return pd.DataFrame({"movieId": [1, 2],
+                         "title": pd.Series(["Toy Story (1995)", title], dtype=object)})
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_makes_no_sense_is_refused(case):
+    ask, message = WRONG[case]
+    with pytest.raises(ValueError, match=message):
+        ask()
+
+
+def test_the_content_may_come_in_any_bytes_and_the_name_as_a_path():
+    content = watched("Toy Story,1995")
+    for source in (bytearray(content), memoryview(content)):
+        films = letterboxd.read(source, Path("watched.csv"))
+        assert films.table["name"].tolist() == ["Toy Story"]
+    chosen = ONE.choose(np.int64(1), np.uint16(2), "Matrix, The (1999)")
+    assert chosen.matched["movieId"].tolist() == [1, 2]
+    assert chosen.matched["movieId"].dtype == np.int64
+    assert chosen.history(np.array([2, 1], np.uint64), 0).tolist() == [1, 0]
+    assert chosen.history([]).tolist() == []

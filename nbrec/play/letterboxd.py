@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from nbrec import checks
 from nbrec.data import titles
 
 # In the order in which they tell when a film was seen: a diary knows it, the others when it was
@@ -39,6 +40,7 @@ HOW = ("exact", "article", "accent", "alternative title", "spelling", "part of t
 CHOSEN = "chosen"  # by a reader, among the candidates
 ARTICLE, ACCENT, ALTERNATIVE, SPELLING, PART, YEAR = range(1, 7)  # places in HOW
 MAX_CANDIDATES = 5
+MAX_ID = 2**63 - 1
 COMMON = 20  # films of one year; a word that more of them hold, such as "of", tells nothing
 MAX_WORDS = 10  # of a name, that are looked up for candidates
 YEARS = {  # MovieLens has these without a year
@@ -87,8 +89,14 @@ class Match:
             title: MovieLens's.
 
         Raises:
-            ValueError: the row is none of `unmatched`.
+            ValueError: the row is none of `unmatched`, the movieId no whole number, or the title
+                no text.
         """
+        checks.whole("row", row)
+        checks.whole("movie", movie, high=MAX_ID)
+        if not isinstance(title, str) or not title:
+            raise ValueError(f"title={title!r}: expected that of movieId {movie}, as MovieLens "
+                             "writes it")
         at = self.unmatched["row"] == row
         if not at.any():
             raise ValueError(f"row {row} is not among the unmatched rows "
@@ -104,16 +112,25 @@ class Match:
 
         Args:
             catalogue: int64 (V,), the movieId of each index; films outside it are left out.
-            min_rating: films rated lower are left out, as in training (`SequenceSettings`); those
-                without a rating stay. None keeps all.
+            min_rating: films rated lower are left out, as in training (`SequenceSettings`), 0 to
+                5; those without a rating stay. None keeps all.
 
         Returns:
             int64 (n,), indices in 0..V-1.
+
+        Raises:
+            ValueError: the catalogue is no list of movieIds, each once, or the rating no number
+                of its range.
         """
         films = self.matched
+        checks.number("min_rating", min_rating, low=0, high=5, none=True)
+        known = checks.indices(catalogue, MAX_ID + 1, "movieId of the catalogue")
+        if known.ndim != 1 or len(np.unique(known)) < len(known):
+            raise ValueError(f"a catalogue of {known.size} movieIds in {known.ndim} dimensions: "
+                             "expected one dimension and each once, such as `bundle.catalogue`")
         if min_rating is not None:
             films = films[~(films["rating"] < min_rating)]
-        found = pd.Index(np.asarray(catalogue, dtype=np.int64)).get_indexer(films["movieId"])
+        found = pd.Index(known.astype(np.int64)).get_indexer(films["movieId"])
         return found[found >= 0].astype(np.int64)
 
 
@@ -126,7 +143,7 @@ def read(source: str | Path | bytes, name: str = "") -> Films:
     else the last one in the diary. Blanks around a value, and lines without one, count for nothing.
 
     Args:
-        source: path, or the content of the file.
+        source: path, or the content of the file as bytes.
         name: file name, if ``source`` is the content. Needed for watched.csv, which differs from
             watchlist.csv in nothing else.
 
@@ -135,16 +152,22 @@ def read(source: str | Path | bytes, name: str = "") -> Films:
             says where, what was found, what was expected and what to do.
     """
     path = Path(source) if isinstance(source, (str, Path)) else None
-    name = re.split(r"[\\/]", name or str(path or ""))[-1] or "the file"
+    name = re.split(r"[\\/]", str(name or path or ""))[-1] or "the file"
+    if path is None and not isinstance(source, bytes | bytearray | memoryview):
+        raise _bad(name, f"a value of type {type(source).__name__}", "a path, or the content of a "
+                   "file as bytes", "Of an open file give file.read(), and its name.")
     if name.lower().endswith(".csv"):  # the profile is not even opened
         _refuse(name)
     if path is None:
         data = memoryview(source).tobytes()
-    elif path.is_file():
-        with path.open("rb") as stream:
-            data = stream.read(MAX_ARCHIVE + 1)
     else:
-        raise _bad(name, "a folder" if path.is_dir() else "no such file", "a file", _GIVE)
+        try:
+            found = "" if path.is_file() else "a folder" if path.is_dir() else "no such file"
+            data = b"" if found else _start(path)
+        except OSError as error:
+            found = f"what cannot be opened ({error.strerror})"
+        if found:
+            raise _bad(name, found, "a file", _GIVE)
     # A whole export is named after its member, who may be called anything, so "watchlist" in the
     # name of an archive says nothing.
     if data.startswith(b"PK"):
@@ -158,6 +181,12 @@ def read(source: str | Path | bytes, name: str = "") -> Films:
                    "a file name with the word 'watched' in it, since nothing else tells them apart",
                    "If these are seen films, name the file watched.csv.")
     return _films([(kind, rows)])
+
+
+def _start(path: Path) -> bytes:
+    """What a file holds, at most one byte more than may be read."""
+    with path.open("rb") as stream:
+        return stream.read(MAX_ARCHIVE + 1)
 
 
 def match(films: Films, movies: pd.DataFrame) -> Match:
@@ -177,12 +206,24 @@ def match(films: Films, movies: pd.DataFrame) -> Match:
             model's catalogue only: what is known can be told apart.
 
     Raises:
-        ValueError: a column is missing.
+        ValueError: it is no `Films`, a column is missing, or a movieId or title is none; the
+            message gives its row.
     """
+    if not isinstance(films, Films):
+        raise ValueError(f"films of type {type(films).__name__}: expected what `read` gives")
+    if not isinstance(movies, pd.DataFrame):
+        raise ValueError(f"movies of type {type(movies).__name__}: expected a table with movieId "
+                         "and title: take `movielens.load(name).movies`")
     if missing := {"movieId", "title"} - set(movies):
         raise ValueError(f"the movies have the columns {list(movies)}; expected "
                          f"{' and '.join(sorted(missing))} as well: take `movielens.load(name)"
                          ".movies`")
+    checks.indices(movies["movieId"].to_numpy(), MAX_ID + 1, "movieId")
+    for row, title in enumerate(movies["title"]):
+        if not isinstance(title, str):
+            raise ValueError(f"movies: the title in row {row} (movieId "
+                             f"{movies['movieId'].iloc[row]}) is {title!r}: expected text; leave "
+                             "out the movies without a title")
     known = _Titles(movies)
     rows = [(name, None if year is pd.NA else int(year)) for name, year in zip(
         films.table["name"], films.table["year"], strict=True)]
