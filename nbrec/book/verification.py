@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from nbrec import checks, metrics, recommenders, records
+from nbrec import checks, files, metrics, recommenders, records
 from nbrec.data import movielens
 from nbrec.evaluate import evaluate
 from nbrec.profiles import get_profile
@@ -117,6 +117,9 @@ def sampled_hit_rate(ranks: np.ndarray, candidates: int | np.ndarray, negatives:
 
 
 ORDERS = ("file", "id", "random")
+KEYS = ["dataset", "model", "order", "seed", "protocol"]  # what a row of ties is of
+NUMBERS = ["users", "hr@10", "ndcg@10", "error", "last_ahead"]
+FACTS = ["commit", "cpu", "date"]  # of `records.provenance`
 
 
 def reorder_ties(ratings: pd.DataFrame, order: str, seed: int = 0) -> pd.DataFrame:
@@ -150,7 +153,7 @@ def compare_ties(data: movielens.MovieLens, models: Iterable[str] = ("markov", "
 
     Args:
         data: with timestamps.
-        models: with the settings of the profile "verification".
+        models: labels of the profile "verification".
         orders: some of ``ORDERS``.
         seeds: how many random orders.
         name: what the data are called in the table; by default their own name.
@@ -177,7 +180,8 @@ def compare_ties(data: movielens.MovieLens, models: Iterable[str] = ("markov", "
             sequences = build_sequences(reorder_ties(data.ratings, order, seed), profile.sequences)
             train, validation = sequences.shorten(2), sequences.shorten(1)
             for label in models:
-                model = recommenders.create(label, **profile.models[label])
+                own = dict(profile.models[label])
+                model = recommenders.create(own.pop("model", label), **own)
                 options = {}
                 if checkpoints is not None and hasattr(model, "train_settings"):
                     options["checkpoint"] = Path(checkpoints, f"{label}-{order}{seed}.safetensors")
@@ -188,8 +192,7 @@ def compare_ties(data: movielens.MovieLens, models: Iterable[str] = ("markov", "
                     rows.append((name or data.name, label, order, seed, protocol, len(ranks),
                                  hits.mean(), metrics.ndcg(ranks, 10),
                                  hits.std(ddof=1) / math.sqrt(len(ranks)), last_ahead))
-    return pd.DataFrame(rows, columns=["dataset", "model", "order", "seed", "protocol", "users",
-                                       "hr@10", "ndcg@10", "error", "last_ahead"])
+    return pd.DataFrame(rows, columns=[*KEYS, *NUMBERS])
 
 
 def _last_ahead(model: Any, sequences: Sequences) -> float:
@@ -200,6 +203,29 @@ def _last_ahead(model: Any, sequences: Sequences) -> float:
         last = scores[rows, [history[-1] for history in histories]]
         ahead += (last >= scores[rows, targets[start : start + 256]]).sum()
     return ahead / len(sequences)
+
+
+def _earlier(path: Path) -> pd.DataFrame:
+    """The rows that a csv of ties has already; none if it is not there.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if path.suffix != ".csv":
+        raise ValueError(f"{path}: expected the name of a csv, such as {path.with_suffix('.csv')}")
+    columns = [*KEYS, *NUMBERS, *FACTS]
+    if not path.exists():
+        return pd.DataFrame(columns=columns)
+    try:
+        table = pd.read_csv(path)
+        if sorted(table) != sorted(columns):
+            raise ValueError(f"columns {', '.join(table)}; expected {', '.join(columns)}")
+        if table[KEYS].isna().any(axis=None):
+            raise ValueError(f"a row without {' or '.join(KEYS)}")
+        return table.assign(**{name: pd.to_numeric(table[name]) for name in ("seed", *NUMBERS)})
+    except ValueError as error:
+        raise ValueError(f"{path} is no table of ties, so nothing can be added to it ({error}): "
+                         "name another file") from error
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -216,22 +242,23 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         if options.output:
-            records.output_file(options.output)
+            _earlier(files.output_file(options.output))
         if options.checkpoints:
-            records.writable(options.checkpoints)
+            files.writable(options.checkpoints)
         table = compare_ties(movielens.load(options.data), options.models, options.orders,
                              options.seeds, options.name, options.checkpoints)
     except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
+        parser.error(" ".join(str(error).split()))
     facts = records.provenance()
-    table = table.assign(**{k: facts[k] for k in ("commit", "cpu", "date")})
+    table = table.assign(**{k: facts[k] for k in FACTS})
     if not options.output:
         print(table.to_string())
         return
-    if options.output.exists():
-        table = pd.concat([pd.read_csv(options.output), table]).drop_duplicates(
-            ["dataset", "model", "order", "seed", "protocol"], keep="last")
-    table.to_csv(options.output, index=False, float_format="%.6g")
+    earlier = _earlier(options.output)  # read anew: another run may have added rows meanwhile
+    if len(earlier):
+        table = pd.concat([earlier, table]).drop_duplicates(KEYS, keep="last")
+    with files.atomic(options.output) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g")
 
 
 if __name__ == "__main__":
