@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nbrec.files import atomic
 from nbrec.models import mamba
 from nbrec.models.next_item import NextItemModel
 from nbrec.models.transformer import TransformerBlock
@@ -64,8 +65,6 @@ def export(bundle: Bundle, path: str | Path) -> Path:
     Raises:
         ValueError: the bundle holds no sequence model, or one that needs vectors of users.
     """
-    import onnx
-
     network = getattr(bundle.recommender, "model", None)
     if not isinstance(network, NextItemModel):
         raise ValueError(f"{bundle.name} is no sequence model: there is nothing to export")
@@ -82,8 +81,8 @@ def export(bundle: Bundle, path: str | Path) -> Path:
     model = program.model_proto
     halve(model)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, path)
+    with atomic(path) as temporary:
+        temporary.write_bytes(model.SerializeToString())
     return path
 
 

@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 
 from nbrec.data import titles
 from nbrec.data.text import COLUMNS
+from nbrec.files import atomic
 
 ADDRESS = "https://api.themoviedb.org/3"
 ATTRIBUTION = "This product uses the TMDB API but is not endorsed or certified by TMDB."
@@ -102,12 +103,8 @@ def fetch_metadata(movies: pd.DataFrame, links: pd.DataFrame | None, path: str |
                 pool.shutdown(cancel_futures=True)
     rows = [film.row(answers.get(film.asked, {})) for film in films]
     content = pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False, lineterminator="\n").encode()
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic(path) as temporary:
+        temporary.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
     return path
 
 
