@@ -66,9 +66,11 @@ class Profile:
         for what, names in (("name", [self.name]), ("variant", self.variants),
                             ("model", self.models)):
             for name in names:  # they become names of files and folders
-                if not isinstance(name, str) or not re.fullmatch(r"(?!\.)[\w.+@-]+", name):
-                    raise ValueError(f"profile {self.name!r}: {what} {name!r}: expected letters, "
-                                     "digits and any of _ . + @ -, and no dot in front")
+                if not isinstance(name, str) or not name.isprintable() or not re.fullmatch(
+                        r"(?![.\s])[^/\\:*?\"<>|]+(?<!\s)", name):
+                    raise ValueError(f"profile {self.name!r}: {what} {name!r}: expected a name that "
+                                     "can be one of a file: no / \\ : * ? \" < > |, and neither a "
+                                     "dot in front nor a blank at an end")
         if not self.variants:
             raise ValueError(f"profile {self.name!r} has no variant: expected one or more")
         for name, cut in self.variants.items():

@@ -242,7 +242,7 @@ PROFILE = {"name": "p", "dataset": "toy", "models": {"popularity": {}}, "n_folds
     ({"n_folds": 2.0}, "n_folds=2.0"), ({"n_folds": None}, "n_folds=None"),
     ({"folds_run": (0.0,)}, "folds_run=0.0"), ({"folds_run": (True,)}, "folds_run=True"),
     ({"folds_run": ()}, r"folds_run=\(\); expected some of 0..4"), ({"folds_run": (5,)}, "0 to 4"),
-    ({"name": "../q"}, "name '../q': expected letters"), ({"name": None}, "name None"),
+    ({"name": "../q"}, "name '../q': expected a name"), ({"name": None}, "name None"),
     ({"name": ""}, "name ''"), ({"variants": {"../../z": 0}}, "variant '../../z'"),
     ({"variants": {}}, "no variant"), ({"variants": None}, "variants=None"),
     ({"variants": {"a": -1}}, r"variants\['a'\]=-1"),
@@ -254,7 +254,7 @@ PROFILE = {"name": "p", "dataset": "toy", "models": {"popularity": {}}, "n_folds
     ({"seed": -1}, "seed=-1"),
 ])
 def test_a_profile_that_cannot_be_run_is_refused(changed, message):
-    Profile(**PROFILE)
+    Profile(**PROFILE | {"models": {"as above, d = 8": {"model": "popularity"}}})
     with pytest.raises(ValueError, match=message):
         Profile(**PROFILE | changed)
 
