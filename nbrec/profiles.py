@@ -68,9 +68,9 @@ class Profile:
             for name in names:  # they become names of files and folders
                 if not isinstance(name, str) or not name.isprintable() or not re.fullmatch(
                         r"(?![.\s])[^/\\:*?\"<>|]+(?<!\s)", name):
-                    raise ValueError(f"profile {self.name!r}: {what} {name!r}: expected a name that "
-                                     "can be one of a file: no / \\ : * ? \" < > |, and neither a "
-                                     "dot in front nor a blank at an end")
+                    raise ValueError(f"profile {self.name!r}: {what} {name!r}: expected a name "
+                                     "that a file can have: no / \\ : * ? \" < > |, no dot in "
+                                     "front and no blank at an end")
         if not self.variants:
             raise ValueError(f"profile {self.name!r} has no variant: expected one or more")
         for name, cut in self.variants.items():
