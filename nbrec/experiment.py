@@ -38,6 +38,7 @@ from nbrec.sequences import (
     leave_one_out,
     split_hash,
 )
+from nbrec.train import CheckpointError
 
 log = logging.getLogger(__name__)
 
@@ -156,15 +157,16 @@ class Task:
         options = {"checkpoint": self.checkpoint, "progress": progress, "others": others}
         if self.context_checkpoints:
             options["context_checkpoints"] = self.context_checkpoints
-        resumed = self.checkpoint.exists()
-        try:
-            self.model.fit(train, validation, **options)
-        except ValueError as error:
-            if not resumed:
-                raise
-            warnings.warn(f"{error}\nTraining starts again from the first epoch.", stacklevel=2)
-            self.checkpoint.unlink()
-            self.model.fit(train, validation, **options)
+        for left in range(len(self.context_checkpoints), -1, -1):  # each may be of no use
+            try:
+                self.model.fit(train, validation, **options)
+                return
+            except CheckpointError as error:
+                warnings.warn(f"{error}\nTraining starts again from the first epoch.",
+                              stacklevel=2)
+                error.path.unlink(missing_ok=True)
+                if not left:
+                    self.model.fit(train, validation, **options)
 
 
 def measures(result: Evaluation, train: Sequences, test: Sequences) -> dict[str, Any]:

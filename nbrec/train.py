@@ -117,6 +117,17 @@ class TrainSettings:
         return PRECISIONS[self.resolved_precision()]
 
 
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used: it is damaged, or belongs to another run."""
+
+    def __init__(self, path: Path, message: str):
+        super().__init__(message)
+        self.path = path
+
+    def __reduce__(self):  # as it is, a ValueError from a worker process would lack the path
+        return type(self), (self.path, str(self))
+
+
 @dataclass
 class History:
     """What happened in each epoch.
@@ -164,8 +175,10 @@ def fit(model: NextItemModel | GraphModel, train: Sequences, validation: Sequenc
             user's vector after each item of ``items``; the row of a last item is not used.
 
     Raises:
-        ValueError: the catalogues do not fit, a sequence has fewer than two items, there are no
-            sequences, or the checkpoint belongs to other settings, another model or other data.
+        ValueError: the catalogues do not fit, a sequence has fewer than two items, or there are no
+            sequences.
+        CheckpointError: the checkpoint is damaged, or belongs to other settings, another model or
+            other data.
         FloatingPointError: the loss is not a number.
     """
     settings = settings or TrainSettings()
@@ -390,7 +403,7 @@ class Run:
         """Go on from a checkpoint; nothing is changed if it cannot be used.
 
         Raises:
-            ValueError: it is none, is damaged, or belongs to another run.
+            CheckpointError: it is none, is damaged, or belongs to another run.
         """
         damaged = (f"{path} is not a whole checkpoint of a training run ({{}}): delete it to "
                    "train from the start")
@@ -410,14 +423,14 @@ class Run:
                 raise ValueError("settings or losses are missing")
         except (SafetensorError, OSError, LookupError, TypeError, AttributeError,
                 ValueError) as error:
-            raise ValueError(damaged.format(error)) from error
+            raise CheckpointError(path, damaged.format(error)) from error
         asked = self._identity()
         differ = [f"  {key}: it has {found.get(key)}, asked for {asked.get(key)}"
                   for key in sorted(asked | found)
                   if found.get(key) != asked.get(key) and key != "precision"]
         if differ:
-            raise ValueError("\n".join([f"{path} belongs to another run:", *differ,
-                                        "Delete it, or name another checkpoint."]))
+            raise CheckpointError(path, "\n".join([f"{path} belongs to another run:", *differ,
+                                                   "Delete it, or name another checkpoint."]))
         # A tensor that is missing, or of another shape, would begin anew or be read past its end.
         shapes = {f"{part}/{k}": v.shape for k, v in self.model.state_dict().items()
                   for part in ("model", "best")}
@@ -428,7 +441,8 @@ class Run:
         wrong = [key for key in sorted(shapes.keys() | tensors.keys())
                  if key not in tensors or tensors[key].shape != shapes.get(key)]
         if wrong:
-            raise ValueError(damaged.format(f"{wrong[0]} is missing or of another shape"))
+            raise CheckpointError(
+                path, damaged.format(f"{wrong[0]} is missing or of another shape"))
         self.model.load_state_dict(below("model/", tensors))
         self.best = below("best/", tensors)
         state = self.optimizer.state_dict()

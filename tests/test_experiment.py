@@ -22,6 +22,7 @@ from nbrec.evaluate import Evaluation, evaluate
 from nbrec.models.item_knn import ItemKNN
 from nbrec.profiles import PROFILES, Profile, get_profile
 from nbrec.sequences import Sequences, SequenceSettings
+from nbrec.train import CheckpointError
 
 MODELS = {
     "popularity": {},
@@ -606,8 +607,10 @@ def test_training_starts_again_only_where_a_checkpoint_was_to_blame(tmp_path, re
 
         def fit(self, train, validation, checkpoint, progress, others):
             self.calls += 1
-            if self.calls == 1 or not resumed:
+            if not resumed:
                 raise ValueError("cannot train")
+            if self.calls == 1:
+                raise CheckpointError(checkpoint, "cannot train")
             assert not checkpoint.exists() and others == [7] and progress is False
 
     task = replace(task_of(tmp_path), model=Refusing())
@@ -688,3 +691,27 @@ def test_the_smallest_share_is_one_user(tmp_path):
     profile = replace(PROFILE, folds_run=(0,), variants={"original": 0},
                       models={"one": {"model": "popularity", "train_share": 1e-6}})
     assert run(tmp_path, profile)["n_train"].tolist() == [1]
+
+
+def test_a_damaged_checkpoint_of_a_context_is_made_anew(tmp_path):
+    models = {"gat": {"max_epochs": 1, "device": "cpu"},
+              "transformer+gat": MODELS["transformer"] | {"max_epochs": 1}}
+    profile = replace(PROFILE, models=models, variants={"original": 0}, folds_run=(0,))
+    run(tmp_path / "whole", profile)
+    run(tmp_path / "torn", profile, models=["gat"])
+    [kept] = (tmp_path / "torn").rglob("*.safetensors")
+    kept.write_bytes(kept.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match="not a whole checkpoint.*\n.*starts again"):
+        run(tmp_path / "torn", profile)
+    assert results(tmp_path / "torn") == results(tmp_path / "whole")
+
+
+def test_what_is_no_fault_of_a_checkpoint_leaves_it_where_it_is(tmp_path, monkeypatch):
+    task = task_of(tmp_path)
+    settings, sequences, folds = _made(PROFILE, toy_data())
+    task.checkpoint.parent.mkdir(parents=True)
+    task.checkpoint.write_text("finished work")
+    monkeypatch.setattr(task.model, "fit", lambda *a, **o: (_ for _ in ()).throw(ValueError("x")))
+    with pytest.raises(ValueError, match="^x$"):
+        task(sequences, folds[0], None, False)
+    assert task.checkpoint.read_text() == "finished work"

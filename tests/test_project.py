@@ -131,7 +131,7 @@ FLOORS = {  # what a part of the package may import of it, the ground apart
     "train": {"losses", "metrics", "models", "sequences"},
     "recommenders": {"data", "models", "sequences", "train"},
     "experiment": {"data", "evaluate", "metrics", "profiles", "recommenders", "records",
-                   "sequences"},
+                   "sequences", "train"},
 }
 
 
