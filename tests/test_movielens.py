@@ -785,7 +785,7 @@ def test_a_failed_download_leaves_nothing(server, tmp_path, behaviour, expected)
 
 def test_a_killed_download_leaves_no_archive(server, tmp_path):
     server.behaviour = "stall"
-    code = f"from nbrec import movielens; movielens.load('ml-25m', {str(tmp_path / 'd')!r})"
+    code = f"from nbrec.data import movielens; movielens.load('ml-25m', {str(tmp_path / 'd')!r})"
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL,
                                cwd=Path(movielens.__file__).parents[2])
     deadline = time.monotonic() + 30
