@@ -7,6 +7,7 @@ models, and joins the thesis's numbers.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import math
@@ -16,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from nbrec import metrics, paths
 from nbrec.files import atomic
 
 SCHEMA = 1  # raise it when the meaning of a field changes: older records are then run again
+CODE = 2  # raise it when a change of the code moves a number: older records are then run again
 IDENTITY = ["profile", "dataset", "model", "variant", "fold"]
 FIELDS = [
     *IDENTITY, "schema", "key", "seed", "settings", "data", "metrics", "personalisation",
@@ -59,9 +62,10 @@ def record_key(facts: Mapping[str, Any]) -> str:
         facts: nested dict of plain values (settings, seed, hashes of data and split, ...).
 
     Returns:
-        hex sha256 of the facts and the schema version; the order of the facts plays no part.
+        hex sha256 of the facts and the versions of schema and code; the order of the facts plays no
+        part.
     """
-    text = json.dumps({"schema": SCHEMA, **facts}, sort_keys=True, default=_plain)
+    text = json.dumps({"schema": SCHEMA, "code": CODE, **facts}, sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -298,12 +302,27 @@ def _installed_commit() -> str | None:
         return None
 
 
-def _cpu() -> str:
+@cache
+def code_digest() -> str:
+    """sha256 of the modules that make a number, so that records of unlike code are told apart even
+    where nobody raised ``CODE``; comments and layout play no part."""
+    digest = hashlib.sha256()
+    for path in sorted([*paths.PACKAGE.glob("*.py"), *(paths.PACKAGE / "data").glob("*.py"),
+                        *(paths.PACKAGE / "models").glob("*.py")]):
+        digest.update(f"{path.name}\n{ast.dump(ast.parse(path.read_bytes()))}\n".encode())
+    return digest.hexdigest()
+
+
+def _cpu() -> tuple[str, list[str]]:
+    """The processor's model, and those of its instruction sets that decide in which order floats
+    are added."""
     try:
         text = Path("/proc/cpuinfo").read_text()
-        return re.search(r"model name\s*:\s*(.+)", text)[1].strip()  # type: ignore[index]
+        model = re.search(r"model name\s*:\s*(.+)", text)[1].strip()  # type: ignore[index]
+        flags = set(re.search(r"(?:flags|Features)\s*:\s*(.+)", text)[1].split())  # type: ignore
     except (OSError, TypeError):
-        return platform.processor() or platform.machine()
+        return platform.processor() or platform.machine(), []
+    return model, sorted(f for f in flags if re.match(r"avx|amx|fma|asimd|sve", f))
 
 
 def _version(package: str) -> str | None:
@@ -314,7 +333,8 @@ def _version(package: str) -> str | None:
 
 
 def provenance(device: str = "cpu") -> dict[str, Any]:
-    """What a result was made with: versions, commit, device, processor, threads, date (UTC).
+    """What a result was made with: versions, commit and digest of the code, device, processor and
+    its instruction sets, threads, date (UTC).
 
     Args:
         device: "cuda" or "cpu", where it was computed; a GPU is named in the result.
@@ -322,12 +342,15 @@ def provenance(device: str = "cpu") -> dict[str, Any]:
     import torch  # here, so that tables and records can be read without loading it
 
     commit, dirty = _commit()
+    cpu, instructions = _cpu()
     return {
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}},
         "commit": commit,
         "dirty": dirty,
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else "cpu",
-        "cpu": _cpu(),
+        "cpu": cpu,
+        "instructions": instructions,
+        "code": code_digest(),
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -178,6 +178,23 @@ def test_the_key_changes_with_every_fact_and_not_with_their_order():
                 records.record_key(facts | {"dataset": "b"})}) == 4
 
 
+def test_another_version_of_the_code_has_another_key(monkeypatch):
+    key = records.record_key({"fold": 0})
+    monkeypatch.setattr(records, "CODE", records.CODE + 1)
+    assert records.record_key({"fold": 0}) != key
+
+
+def test_the_digest_of_the_code_sees_statements_and_not_comments(tmp_path, monkeypatch):
+    def digest(text):
+        (tmp_path / "metrics.py").write_text(text)
+        records.code_digest.cache_clear()
+        return records.code_digest()
+
+    monkeypatch.setattr(records.paths, "PACKAGE", tmp_path)
+    assert digest("x = 1\n") == digest("# why\nx   =  1\n") != digest("x = 2\n")
+    records.code_digest.cache_clear()
+
+
 def test_a_record_of_the_thesis_size_is_small(tmp_path):
     # 20 models x 20 runs under 20 MB means at most 50 kB each; the thesis tests 1,284 users.
     rng = np.random.default_rng(0)
