@@ -183,11 +183,15 @@ class ContentRecommender:
         encoder: "tfidf", or a key of ``text.ENCODERS``.
         documents: text of each film by movieId.
         dimensions: width of the item vectors that "tfidf" gives to a hybrid.
+        last_n: score with the last n items of a history only; None uses all, as the thesis does.
     """
 
-    def __init__(self, encoder: str, documents: pd.Series, dimensions: int = 256):
+    def __init__(self, encoder: str, documents: pd.Series, dimensions: int = 256,
+                 last_n: int | None = None):
         checks.whole("dimensions", dimensions, low=1)
+        checks.whole("last_n", last_n, low=1, none=True)
         self.encoder, self.documents, self.dimensions = encoder, documents, dimensions
+        self.last_n = last_n
 
     def describe(self) -> dict[str, Any]:
         """All settings, with a sha256 of the documents in their place."""
@@ -196,7 +200,8 @@ class ContentRecommender:
             digest.update(f"{movie}\t{document}\n".encode())
         made = {"dimensions": self.dimensions} if self.encoder == "tfidf" else {
             "repository": text.ENCODERS[self.encoder].repository}
-        return {"encoder": self.encoder, **made, "documents_sha256": digest.hexdigest()}
+        return {"encoder": self.encoder, "last_n": self.last_n, **made,
+                "documents_sha256": digest.hexdigest()}
 
     def fit(self, train: Sequences, validation: Sequences | None = None) -> ContentRecommender:
         """Read the documents of the catalogue; the interactions play no part."""
@@ -207,7 +212,8 @@ class ContentRecommender:
             self.seconds = time.perf_counter() - began
         else:
             self.vectors, self.seconds = text.encode_timed(documents, self.encoder)
-        self.model, self.frozen, self.catalogue = Content(self.vectors), None, train.catalogue
+        self.model = Content(self.vectors, self.last_n)
+        self.frozen, self.catalogue = None, train.catalogue
         return self
 
     def score(self, histories: list[np.ndarray]) -> np.ndarray:

@@ -52,6 +52,14 @@ def test_item_knn_equals_its_dense_twin():
     assert np.allclose(last, [s[h[-2:]].sum(0) for h in histories], atol=1e-5)
 
 
+def test_shrinkage_stands_in_the_denominator():
+    train = random_sequences()
+    m = dense(train)
+    s = m.T @ m / (np.sqrt(np.outer(m.sum(0), m.sum(0))) + 3)
+    found = ItemKNN(shrinkage=3).fit(train).similarities.toarray()
+    assert np.allclose(found, s, atol=1e-6) and found.std() > 0.01
+
+
 def test_neighbours_keep_the_most_similar_voters():
     train = random_sequences(1)
     m = dense(train)

@@ -17,6 +17,13 @@ def test_scores_are_cosines_to_the_mean_of_unit_vectors():
                                             [0, 0, 0, 0, 1]]), abs=1e-6)
 
 
+def test_last_n_leaves_older_films_out():
+    history = [np.array([4, 0, 1])]
+    assert (Content(VECTORS, last_n=2).score(history) == Content(VECTORS).score([history[0][1:]])
+            ).all()
+    assert (Content(VECTORS, last_n=2).score(history) != Content(VECTORS).score(history)).any()
+
+
 def test_sparse_vectors_score_as_dense_ones():
     rng = np.random.default_rng(0)
     vectors = (rng.random((30, 50)) * (rng.random((30, 50)) < 0.2)).astype(np.float32)

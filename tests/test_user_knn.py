@@ -23,8 +23,8 @@ def test_by_hand():
     assert first[0] == pytest.approx([w[0]] * 4 + [0], abs=1e-6)
 
 
-@pytest.mark.parametrize("k", [1, 5, 60])
-def test_equals_a_dense_twin(k):
+@pytest.mark.parametrize(("k", "shrinkage"), [(1, 0), (5, 0), (60, 0), (5, 2.0)])
+def test_equals_a_dense_twin(k, shrinkage):
     rng = np.random.default_rng(0)
     train = sequences(*[rng.permutation(15)[: rng.integers(3, 9)] for _ in range(40)], n_items=15)
     m = np.zeros((40, 15))
@@ -35,10 +35,10 @@ def test_equals_a_dense_twin(k):
     for history in histories:
         h = np.zeros(15)
         h[history] = 1
-        w = m @ h / np.sqrt(m.sum(1) * h.sum())
+        w = m @ h / (np.sqrt(m.sum(1) * h.sum()) + shrinkage)
         near = np.argsort(-w.round(6), kind="stable")[:k]
         expected.append(w[near] @ m[near])
-    found = UserKNN(k).fit(train).score(histories)
+    found = UserKNN(k, shrinkage).fit(train).score(histories)
     assert found == pytest.approx(np.array(expected), abs=1e-5) and found.std() > 0.1
 
 

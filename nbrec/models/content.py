@@ -18,14 +18,15 @@ class Content:
     Args:
         vectors: float32 (V, d), sparse (TF-IDF) or dense (an encoder's); a row of zeros stands for
             a film of which nothing is known, and scores 0.
+        last_n: use only the last n items of a history; None uses all, as the thesis does.
     """
 
-    def __init__(self, vectors: np.ndarray | sparse.csr_array):
-        self.vectors = normalize(vectors)
+    def __init__(self, vectors: np.ndarray | sparse.csr_array, last_n: int | None = None):
+        self.vectors, self.last_n = normalize(vectors), last_n
 
     def users(self, histories: list[np.ndarray]) -> np.ndarray | sparse.csr_array:
         """v_u: float32 (B, d), sparse if the vectors are."""
-        h = history_matrix(histories, self.vectors.shape[0])
+        h = history_matrix(histories, self.vectors.shape[0], self.last_n)
         return (normalize(h, "l1") if len(histories) else h) @ self.vectors
 
     def score(self, histories: list[np.ndarray]) -> np.ndarray:

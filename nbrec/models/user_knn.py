@@ -18,16 +18,20 @@ class UserKNN:
         w_v = h . m_v / (|h| |m_v|)
         score_j = sum of w_v M_vj over the k users v with the largest w_v
 
+    With shrinkage the denominator is |h| |m_v| + shrinkage, so that users of few films count less.
+
     Args:
         neighbours: k; of equal similarities those of users who come first count.
+        shrinkage: in films, 0 or more.
 
     Raises:
-        ValueError: neighbours is below 1.
+        ValueError: an argument is out of its range.
     """
 
-    def __init__(self, neighbours: int = 50):
+    def __init__(self, neighbours: int = 50, shrinkage: float = 0.0):
         checks.whole("neighbours", neighbours, low=1)
-        self.neighbours = neighbours
+        checks.number("shrinkage", shrinkage, low=0)
+        self.neighbours, self.shrinkage = neighbours, shrinkage
 
     def fit(self, train: Sequences, validation: Sequences | None = None) -> UserKNN:
         """Keep M: nothing is computed before somebody asks."""
@@ -44,7 +48,11 @@ class UserKNN:
         w = product(h, self.matrix.T.tocsr())
         w.data /= self.norms[w.indices]
         rows = np.repeat(np.arange(w.shape[0]), np.diff(w.indptr))
-        w.data /= np.sqrt(np.diff(h.indptr)).astype(np.float32)[rows]
+        lengths = np.sqrt(np.diff(h.indptr)).astype(np.float32)[rows]
+        w.data /= lengths
+        if self.shrinkage:
+            both = lengths * self.norms[w.indices]
+            w.data *= both / (both + np.float32(self.shrinkage))
         order = np.lexsort((w.indices, -w.data, rows))
         place = np.arange(len(rows)) - w.indptr[rows]  # within the row, most similar first
         w.data[order[place >= self.neighbours]] = 0.0
