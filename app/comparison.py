@@ -5,7 +5,7 @@ import shared
 import streamlit as st
 
 from nbrec import paths, records
-from nbrec.book import claims, comparison, costs, plots, significance
+from nbrec.book import claims, comparison, costs, orders, plots, significance, user_level
 
 RUNS = {"laptop": "reference run", "sample": "sample run"}
 TIME = "seconds, at a steady pace"
@@ -45,7 +45,7 @@ def figure(kind: str, run: str, metric: str, variant: str, models: tuple[str, ..
     df = load(run)
     df = df[df["variant"] == variant] if kind != "truncation" else df
     if kind == "accuracy":
-        users = significance.over_users(df, [metric], variant)
+        users = user_level.over_users(df, [metric], variant)
         table = "5.1" if variant == "original" else "5.2"
         return shared.svg(lambda: plots.metric_intervals(
             users.assign(n=users["folds"]), metric, variant,
@@ -60,7 +60,7 @@ def figure(kind: str, run: str, metric: str, variant: str, models: tuple[str, ..
         means = chosen.groupby("model")[metric].mean().sort_values(ascending=False)
         return shared.svg(lambda: plots.pair_matrix(pairs, list(means.index), metric))
     if kind == "ranks":
-        found = significance.mean_ranks(df, metric, variant)
+        found = orders.mean_ranks(df, metric, variant)
         return shared.svg(lambda: plots.critical_difference(
             found.ranks, found.critical_difference, found.groups, metric))
     if kind == "cost":
@@ -68,7 +68,7 @@ def figure(kind: str, run: str, metric: str, variant: str, models: tuple[str, ..
         summary = summary.replace({"metric": {"steady": TIME}})
         return shared.svg(lambda: plots.accuracy_vs_time(summary, metric, TIME, variant))
     if kind == "truncation":
-        effect = comparison.truncation_effect(df, [metric])
+        effect = user_level.truncation_effect(df, [metric])
         return shared.svg(lambda: plots.truncation_effect(effect, metric))
     histograms = records.popularity_histograms(df[df["model"].isin(models)])
     return shared.svg(lambda: plots.popularity_density(histograms, models, variant))

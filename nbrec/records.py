@@ -126,7 +126,14 @@ def write_record(record: Mapping[str, Any], path: str | Path) -> Path:
     return path
 
 
-def read_record(path: str | Path) -> dict[str, Any]:
+class Record(dict[str, Any]):
+    """The fields of a record; in a table of runs it prints as the run's name alone."""
+
+    def __repr__(self) -> str:
+        return f"<{self.get('model')}, {self.get('variant')}, fold {self.get('fold')}>"
+
+
+def read_record(path: str | Path) -> Record:
     """Read one record and check that it is whole.
 
     Raises:
@@ -168,13 +175,14 @@ def read_record(path: str | Path) -> dict[str, Any]:
     if {record["data"].get("n_test"), *lengths.values()} != {lengths["ranks"]}:
         raise ValueError(f"{path}: n_test {record['data'].get('n_test')} and the lengths of "
                          f"{lengths} disagree; {cure}")
-    return record
+    return Record(record)
 
 
 def flatten(record: Mapping[str, Any], path: str | Path = "") -> dict[str, Any]:
-    """One flat row of a record: who it is, its metrics, seconds, counts, hashes; no long lists.
+    """One flat row of a record: who it is, its metrics, seconds, counts, hashes, and itself.
 
-    A metric that the record is older than is computed from its ranks.
+    A metric that the record is older than is computed from its ranks. The last column, "record",
+    is the whole record: what needs ranks, settings or curves has them without reading them again.
     """
     ranks = np.array(record["ranks"])
     row = {name: record[name] for name in IDENTITY} | dict(record["metrics"])
@@ -189,7 +197,8 @@ def flatten(record: Mapping[str, Any], path: str | Path = "") -> dict[str, Any]:
         row["best_epoch"] = record["history"]["best_epoch"] + 1  # counted from 1, like epochs
     kept = ("commit", "dirty", "device", "cpu", "date")
     made = {name: record["provenance"].get(name) for name in kept}
-    return row | {"seed": record["seed"], "key": record["key"]} | made | {"path": str(path)}
+    return row | {"seed": record["seed"], "key": record["key"]} | made | {"path": str(path),
+                                                                             "record": record}
 
 
 def load_records(folder: str | Path | None = None) -> pd.DataFrame:
@@ -215,7 +224,7 @@ def load_records(folder: str | Path | None = None) -> pd.DataFrame:
 def per_user(df: pd.DataFrame) -> pd.DataFrame:
     """Ranks of the targets: one row per run and test user (its place in the fold's test part)."""
     parts = []
-    for _, record in _whole(df):
+    for record in df["record"]:
         kept = ("ranks", "target_popularity", "ranks_with_seen", "history_lengths")
         part = pd.DataFrame({k: record[k] for k in kept if k in record})
         part.insert(0, "user", np.arange(len(part)))
@@ -228,7 +237,7 @@ def per_user(df: pd.DataFrame) -> pd.DataFrame:
 def histories(df: pd.DataFrame) -> pd.DataFrame:
     """Training curves: one row per neural run and epoch (counted from 1)."""
     parts = []
-    for _, record in _whole(df):
+    for record in df["record"]:
         if record["history"]:
             curves = {k: v for k, v in record["history"].items() if isinstance(v, list)}
             part = pd.DataFrame(curves)
@@ -245,16 +254,12 @@ def popularity_histograms(df: pd.DataFrame) -> pd.DataFrame:
         columns of IDENTITY, source ("behaviour" or "recommended"), popularity (per mille), times.
     """
     parts = []
-    for _, record in _whole(df):
+    for record in df["record"]:
         for source, pairs in record["popularity"].items():
             part = pd.DataFrame(pairs, columns=["popularity", "times"])
             part.insert(0, "source", source)
             parts.append(_with_identity(part, record))
     return pd.concat(parts, ignore_index=True)
-
-
-def _whole(df: pd.DataFrame) -> Iterable[tuple[str, dict[str, Any]]]:
-    return ((path, read_record(path)) for path in df["path"])
 
 
 def _with_identity(part: pd.DataFrame, record: Mapping[str, Any]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbrec import checks, experiment, recommenders
-from nbrec.book import growth, verification
+from nbrec.book import growth, ties
 from nbrec.data.movielens import MovieLens
 from nbrec.evaluate import evaluate, top_items
 from nbrec.metrics import personalisation, popularity, target_ranks
@@ -338,10 +338,10 @@ COMMANDS = {
                         "fold=99: expected a whole number, 0 to 9"),
     "bundle: a file for a folder": (bundle.main, ["item-knn", "--folder", "FILE"],
                                     "FILE cannot take results"),
-    "verification: no data": (verification.main, ["nosuch"], "'nosuch' is neither"),
-    "verification: no seeds": (verification.main, ["ml-latest-small", "--seeds", "0"], "seeds=0"),
+    "verification: no data": (ties.main, ["nosuch"], "'nosuch' is neither"),
+    "verification: no seeds": (ties.main, ["ml-latest-small", "--seeds", "0"], "seeds=0"),
     "verification: a folder for a file": (
-        verification.main, ["ml-latest-small", "--output", "."], "is a folder"),
+        ties.main, ["ml-latest-small", "--output", "."], "is a folder"),
     "growth: a folder for a file": (growth.main, ["--output", "."], "is a folder"),
     "growth: no length": (growth.main, ["--lengths", "0"], "length=0: expected"),
 }

@@ -10,7 +10,7 @@ from test_records import save
 from test_significance import several
 
 from nbrec import paths, records
-from nbrec.book import comparison, significance
+from nbrec.book import comparison, orders, user_level
 
 # --- the thesis ----------------------------------------------------------------------------------
 
@@ -96,17 +96,17 @@ def test_means_over_users_pool_the_folds(tmp_path):
     save(tmp_path, model="ease", ranks=(40, 3), fold=1)
     save(tmp_path, model="item-knn", ranks=(50, 20, 21), fold=0)
     df = records.load_records(tmp_path)
-    out = significance.over_users(df, ["hr@20", "ndcg@20"]).set_index(["model", "metric"])
+    out = user_level.over_users(df, ["hr@20", "ndcg@20"]).set_index(["model", "metric"])
     assert out.loc[("ease", "hr@20"), ["mean", "n", "folds"]].tolist() == [3 / 5, 5, 2]
     gains = 1 + 1 / math.log2(3) + 1 / math.log2(4)  # ranks 1, 2 and 3
     assert out.loc[("ease", "ndcg@20"), "mean"] == pytest.approx(gains / 5)
     assert out.loc[("item-knn", "hr@20"), ["mean", "n", "folds"]].tolist() == [1 / 3, 3, 1]
-    ahead = significance.over_users(df, ["hr@20"], against="item-knn")
+    ahead = user_level.over_users(df, ["hr@20"], against="item-knn")
     # On fold 0 alone: hits 1, 0, 1 against 0, 1, 0.
     assert ahead["model"].tolist() == ["ease"]
     assert ahead.loc[0, ["mean", "n", "folds"]].tolist() == [1 / 3, 3, 1]
     assert ahead.loc[0, "low"] == -1 and ahead.loc[0, "high"] == 1
-    assert significance.over_users(df, against="svd").empty
+    assert user_level.over_users(df, against="svd").empty
 
 
 def test_truncation_effect_by_hand_and_beside_the_thesis(tmp_path):
@@ -117,7 +117,7 @@ def test_truncation_effect_by_hand_and_beside_the_thesis(tmp_path):
         save(tmp_path, model="ease", variant=variant, ranks=own, fold=0)
     save(tmp_path, model="item-knn", ranks=ranks["original"][300:], fold=1)
     save(tmp_path, model="svd", ranks=(1, 2, 3))  # has one variant only
-    out = comparison.truncation_effect(records.load_records(tmp_path), ["hr@20", "ndcg@20"], 20_000)
+    out = user_level.truncation_effect(records.load_records(tmp_path), ["hr@20", "ndcg@20"], 20_000)
     rows = out.set_index(["model", "metric"])
     assert set(out["model"]) == {"ease", "item-knn"}
     assert rows.loc[("item-knn", "hr@20"), "original"] == pytest.approx(
@@ -146,7 +146,7 @@ def test_truncation_compares_the_users_of_both_variants_with_themselves(tmp_path
     for variant, folds in runs.items():
         for fold, (users, ranks) in enumerate(folds):
             save(tmp_path, fold=fold, users=users, ranks=ranks, variant=variant)
-    [row] = comparison.truncation_effect(records.load_records(tmp_path)).to_dict("records")
+    [row] = user_level.truncation_effect(records.load_records(tmp_path)).to_dict("records")
     d = np.array([0, -1, 0, -1, -1, 1])  # users 3 to 8
     assert (row["users"], row["same"]) == (6, pytest.approx(d.mean()))
     # Two folds, test parts of 4, 4, 3 and 4 users for 80 to train with.
@@ -180,7 +180,7 @@ def test_agreement_with_the_same_order_and_with_the_reverse(tmp_path):
                 hits = [1] * (40 - 10 * place) + [99] * (10 + 10 * place)
                 save(tmp_path / run, model=model, fold=fold, ranks=hits,
                      seconds={"fit": 10.0 ** -place, "score": 0.0})
-        out = comparison.rank_agreement(records.load_records(tmp_path / run), ["hr@20", "seconds"])
+        out = orders.rank_agreement(records.load_records(tmp_path / run), ["hr@20", "seconds"])
         hr, seconds = out.to_dict("records")
         tau = 1 if run == "same" else -1
         assert [hr[k] for k in ("variant", "tau", "models", "pairs", "least", "most", "over")] == [
@@ -191,10 +191,10 @@ def test_agreement_with_the_same_order_and_with_the_reverse(tmp_path):
         assert seconds["tau"] == pytest.approx(tau * 2 / 3)
         assert seconds["over"] == "folds" and seconds["low"] == seconds["tau"]
     few = records.load_records(tmp_path / "same").query("fold < 4 or model != 'item-knn'")
-    seconds = comparison.rank_agreement(few, ["seconds"]).iloc[0]
+    seconds = orders.rank_agreement(few, ["seconds"]).iloc[0]
     assert seconds["over"] == "" and math.isnan(seconds["low"]) and seconds["least"] == 4
     two = few[few["model"].isin(["transformer", "ease", "item-knn"])]
-    assert comparison.rank_agreement(two).empty
+    assert orders.rank_agreement(two).empty
 
 
 def test_the_interval_of_agreement_draws_the_same_users_for_all_models(tmp_path):
@@ -205,7 +205,7 @@ def test_the_interval_of_agreement_draws_the_same_users_for_all_models(tmp_path)
     for model, own in ranks.items():
         save(tmp_path, model=model, ranks=own)
     df = records.load_records(tmp_path)
-    row = comparison.rank_agreement(df, ["hr@20"], n=4000).iloc[0]
+    row = orders.rank_agreement(df, ["hr@20"], n=4000).iloc[0]
     order, hits = [3, 2, 1], np.array([ranks[m] <= 20 for m in BEST_FIRST[:3]], float)
     taus = [stats.kendalltau(order, hits[:, rng.integers(0, 120, 120)].mean(axis=1)).statistic
             for _ in range(2000)]
@@ -215,7 +215,7 @@ def test_the_interval_of_agreement_draws_the_same_users_for_all_models(tmp_path)
     assert row["low"] < row["high"]
     df.loc[df["model"] == "item-knn", "split_hash"] = "other"
     with pytest.raises(ValueError, match="different splits"):
-        comparison.rank_agreement(df)
+        orders.rank_agreement(df)
 
 
 def test_seconds_draw_the_folds(tmp_path):
@@ -224,7 +224,7 @@ def test_seconds_draw_the_folds(tmp_path):
     for model, own in zip(("transformer", "item-knn", "lightgcn"), seconds, strict=True):
         for fold, value in enumerate(own):
             save(tmp_path, model=model, fold=fold, seconds={"fit": value, "score": 0.0})
-    row = comparison.rank_agreement(records.load_records(tmp_path), ["seconds"], n=4000).iloc[0]
+    row = orders.rank_agreement(records.load_records(tmp_path), ["seconds"], n=4000).iloc[0]
     order = [516, 0.5, 4.78]  # Table 5.1
     taus = [stats.kendalltau(order, seconds[:, rng.integers(0, 6, 6)].sum(axis=1)).statistic
             for _ in range(2000)]

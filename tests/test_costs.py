@@ -1,6 +1,3 @@
-import numpy as np
-import pandas as pd
-import pytest
 from test_records import save
 
 from nbrec import records
@@ -63,19 +60,6 @@ def test_records_without_epochs_keep_their_times(tmp_path):
     assert df[["steady_fit", "steady_context", "steady"]].to_numpy().tolist() == [[2.5, 0, 3]]
 
 
-@pytest.mark.parametrize("label, parts", [
-    ("item-knn-last_n-5", ("item-knn", "last_n", "5")),
-    ("transformer-learning_rate-0.0003", ("transformer", "learning_rate", "0.0003")),
-    ("ease-l2-1e-05", ("ease", "l2", "1e-05")),
-    ("xlstm+gat-d_model-64", ("xlstm+gat", "d_model", "64")),
-    ("transformer", None), ("item-knn", None), ("gat-inductive", None),
-    ("xlstm+gat+gat-user", None),
-])
-def test_labels_of_changed_settings(label, parts):
-    match = costs.LABEL.fullmatch(label)
-    assert (match and match.groups()) == parts
-
-
 def test_a_model_without_some_fold_is_not_complete(tmp_path):
     for variant, folds in (("original", 3), ("truncated", 2)):
         for fold in range(folds):
@@ -86,61 +70,3 @@ def test_a_model_without_some_fold_is_not_complete(tmp_path):
     assert sorted(zip(whole["variant"], whole["model"], whole["fold"], strict=True)) == [
         *(("original", "ease", fold) for fold in range(3)),
         *(("truncated", model, fold) for model in ("ease", "svd") for fold in range(2))]
-
-
-def test_tried_settings_by_hand(tmp_path):
-    """Hits at 20 of four users: as it is 2, narrow 1 (a user lost), wide 3 (a user won)."""
-    usual = {"d_model": 64, "learning_rate": 0.001}
-    run(tmp_path, "mamba", seconds=[6, 6], ranks=(1, 2, 99, 99), settings=usual)
-    run(tmp_path, "mamba-d_model-32", seconds=[2], ranks=(1, 99, 99, 99))
-    run(tmp_path, "mamba-d_model-128", seconds=[9, 9, 9], ranks=(1, 2, 20, 21))
-    run(tmp_path, "mamba-learning_rate-0.01", seconds=[6], ranks=(1, 2, 99, 99))
-    t = costs.tried(records.load_records(tmp_path), ["hr@20", "mrr@20"])
-    assert set(t["metric"]) == {"hr@20", "mrr@20"} and set(t["model"]) == {"mamba"}
-    width = t[(t["setting"] == "d_model") & (t["metric"] == "hr@20")].set_index("value")
-    assert width.index.tolist() == [32, 64, 128]
-    assert width["chosen"].tolist() == [False, True, False]
-    assert width["mean"].tolist() == [0.25, 0.5, 0.75]
-    assert width["gap"].tolist() == [-0.25, 0, 0.25]
-    assert width["steady"].tolist() == [2 + 1, 2 * 6 + 1, 3 * 9 + 1]
-    assert width["epochs"].tolist() == [1, 2, 3] and set(width["n"]) == {4}
-    # One user in four differs: of the resamples (3/4)^4 = 32% have no such user.
-    assert width.loc[128, ["gap_low", "gap_high"]].tolist() == [0, 0.75]
-    assert width.loc[64, ["gap_low", "gap_high"]].tolist() == [0, 0]
-    rate = t[(t["setting"] == "learning_rate") & (t["metric"] == "hr@20")]
-    assert rate["value"].tolist() == [0.001, 0.01] and rate["chosen"].tolist() == [True, False]
-    assert rate["gap"].tolist() == [0, 0]
-    mrr = t[(t["setting"] == "d_model") & (t["metric"] == "mrr@20")]["mean"]
-    assert mrr.tolist() == pytest.approx([1 / 4, 1.5 / 4, (1.5 + 1 / 20) / 4])
-
-
-def test_a_share_of_the_users_is_all_where_none_is_named(tmp_path):
-    run(tmp_path, "transformer", seconds=[1], settings={"d_model": 8})
-    run(tmp_path, "transformer-train_share-0.1", seconds=[1])
-    t = costs.tried(records.load_records(tmp_path))
-    assert t[["value", "chosen"]].to_numpy().tolist() == [[0.1, False], [1.0, True]]
-
-
-def test_a_setting_that_records_leave_out_when_off_counts_as_zero(tmp_path):
-    run(tmp_path, "sasrec", seconds=[1], settings={"d_model": 8})
-    run(tmp_path, "sasrec-every_item-1", seconds=[1])
-    t = costs.tried(records.load_records(tmp_path))
-    assert t[["value", "chosen"]].to_numpy().tolist() == [[0.0, True], [1.0, False]]
-
-
-def test_without_the_model_as_it_is_there_is_no_gap(tmp_path):
-    run(tmp_path, "ease-l2-10", ranks=(1, 2))
-    t = costs.tried(records.load_records(tmp_path), ["hr@1"])
-    assert t["mean"].tolist() == [0.5] and np.isnan(t["gap"]).all() and not t["chosen"].any()
-    # Another split has other users, who cannot be compared one by one.
-    run(tmp_path, "ease", settings={"l2": 5}, ranks=(1, 1), data={
-        "n_train": 80, "n_validation": 10, "n_test": 2, "n_items": 50, "ratings_sha256": "a",
-        "sequences_digest": "b", "split_hash": "another", "funnel": []})
-    t = costs.tried(records.load_records(tmp_path), ["hr@1"]).set_index("value")
-    assert np.isnan(t.loc[10, "gap"]) and t.loc[5, "gap"] == 0
-
-
-def test_nothing_tried_is_an_empty_table(tmp_path):
-    run(tmp_path, "ease")
-    assert costs.tried(records.load_records(tmp_path)).empty
-    assert costs.tried(pd.DataFrame()).empty

@@ -11,7 +11,7 @@ from test_records import save
 
 from nbrec import experiment, records
 from nbrec import metrics as m
-from nbrec.book import plots, significance
+from nbrec.book import plots, significance, user_level
 from nbrec.evaluate import Evaluation
 from nbrec.sequences import Sequences
 
@@ -230,7 +230,7 @@ def test_a_metric_in_one_place_is_in_records_summaries_tests_and_figures(tmp_pat
     assert row["rbp@20"] == pytest.approx((0.2 + 0.2 * 0.8**4) / 3, abs=1e-6)
     table = significance.summary(df).query("metric == 'rbp@20'").set_index("model")
     assert table.loc["item-knn", "mean"] > table.loc["markov", "mean"] > 0
-    assert significance.over_users(df, ["rbp@20"])["mean"].iloc[0] > 0
+    assert user_level.over_users(df, ["rbp@20"])["mean"].iloc[0] > 0
     assert plots.metric_label("rbp@20") == "RBP@20"
     fig = plots.metric_intervals(significance.summary(df, ["rbp@20"]), ["rbp@20"])
     assert any("RBP@20" in text for ax in fig.axes for text in (ax.get_xlabel(), ax.get_title()))

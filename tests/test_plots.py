@@ -57,10 +57,17 @@ def test_models_can_be_told_apart_without_hue():
 
 def test_an_unknown_model_keeps_its_name():
     assert plots.model_style("alexnet")[0] == "alexnet"
-    assert plots.model_label("xlstm+gat-learning_rate-3e-4") == "xLSTM + GAT, learning_rate 3e-4"
+    assert plots.model_label("alexnet-d_model-64") == "alexnet-d_model-64"  # nothing is parsed
     assert plots.model_style("mamba+gat+gat-user")[0] == "Mamba + GAT + user"
     assert plots.model_style("attention-mamba+minibert")[0] == "attention-mamba + MiniBERT"
     assert plots.metric_label("ndcg@20") == "NDCG@20"
+
+
+def test_changed_settings_are_spelt_as_the_profiles_have_them():
+    assert plots.model_label("mamba-learning_rate-0.0003") == "Mamba, learning_rate 0.0003"
+    assert plots.model_label("transformer-d_model-64") == "Transformer, d_model 64"
+    assert plots.model_label("sasrec-every_item-1") == "SASRec, every_item 1, batch_size 20"
+    assert plots.model_label("gat-inductive") == "GAT (inductive)"
 
 
 # --- data ----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from scipy import stats
 from test_records import save
 
 from nbrec import metrics, records
-from nbrec.book import significance
+from nbrec.book import orders, significance, user_level
 
 
 def frame(values_a, values_b, n_train=80, n_test=10, split=("s", "s")):
@@ -163,7 +163,7 @@ def users_of(**models):
 
 def test_groups_by_hand():
     users = users_of(b=[(2, 1), (3, 21), (4, 3), (9, 20), (9, 1)], a=[(11, 1), (4, 21)])
-    out = significance.by_group(users, "history_length", (3, 9), ["hr@20", "ndcg@20"])
+    out = user_level.by_group(users, "history_length", (3, 9), ["hr@20", "ndcg@20"])
     rows = list(out[["metric", "model", "place", "group", "users"]].itertuples(index=False,
                                                                                name=None))
     groups = [("b", 0, "up to 3", 2), ("b", 1, "4–9", 3), ("a", 1, "4–9", 1), ("a", 2, "over 9", 1)]
@@ -180,7 +180,7 @@ def test_groups_of_equal_size_and_their_intervals():
     users = pd.concat([pd.DataFrame({
         "model": m, "fold": 0, "user": range(1000), "target_popularity": np.arange(1000) / 10,
         "rank": np.where(rng.random(1000) < p, 1, 99)}) for m, p in (("a", 0.3), ("b", 0.6))])
-    out = significance.by_group(users, "target_popularity", 4)
+    out = user_level.by_group(users, "target_popularity", 4)
     assert out["users"].tolist() == [250] * 8  # b's rows must not shift the quantiles
     assert out["group"].tolist()[:4] == ["up to 25", "25–50", "50–74.9", "over 74.9"]
     # A share of 0.3 or 0.6 in 250 users: the normal approximation of the bootstrap.
@@ -192,7 +192,7 @@ def test_groups_of_equal_size_and_their_intervals():
 def test_differences_are_taken_user_by_user():
     users = users_of(a=[(2, 1), (2, 50), (8, 20), (9, 1)], b=[(2, 30), (2, 1), (8, 21)],
                      c=[(2, 1), (2, 50), (8, 20), (9, 1)])
-    out = significance.by_group(users, "history_length", (5,), ["hr@20"], against="b")
+    out = user_level.by_group(users, "history_length", (5,), ["hr@20"], against="b")
     # Short: 1 - 0 and 0 - 1; long: 1 - 0, and the last user is not known to b.
     assert out[["model", "place", "users", "mean"]].to_numpy().tolist() == [
         ["a", 0, 2, 0], ["a", 1, 1, 1], ["c", 0, 2, 0], ["c", 1, 1, 1]]
@@ -204,7 +204,7 @@ def test_intervals_over_users_are_those_of_a_mean(tmp_path):
     ranks = rng.integers(1, 60, 800)
     save(tmp_path, model="ease", ranks=ranks[:500], fold=0)
     save(tmp_path, model="ease", ranks=ranks[500:], fold=1)
-    row = significance.over_users(records.load_records(tmp_path), ["hr@20"], n=20_000).iloc[0]
+    row = user_level.over_users(records.load_records(tmp_path), ["hr@20"], n=20_000).iloc[0]
     share = np.mean(ranks <= 20)
     error = math.sqrt(share * (1 - share) / 800)
     assert (row["low"], row["high"]) == pytest.approx(
@@ -223,13 +223,13 @@ AUC = np.array([
 
 def test_mean_ranks_are_those_of_demsar():
     df = several(**dict(zip(["plain", "m", "cf", "m+cf"], AUC.T, strict=True)))
-    out = significance.mean_ranks(df)
+    out = orders.mean_ranks(df)
     assert out.ranks.index.tolist() == ["m+cf", "m", "cf", "plain"] and out.folds == 14
     assert out.ranks.tolist() == pytest.approx([1.964, 2.000, 2.893, 3.143], abs=6e-4)
     assert out.critical_difference == pytest.approx(2.569 * math.sqrt(4 * 5 / (6 * 14)), abs=1e-3)
     # The largest gap is 1.179: below 1.25 at 5%, above 1.12 at 10%, where 3.143 - 2 is above, too.
     assert out.groups == [["m+cf", "m", "cf", "plain"]]
-    loose = significance.mean_ranks(df, level=0.1)
+    loose = orders.mean_ranks(df, level=0.1)
     assert loose.critical_difference == pytest.approx(2.291 * math.sqrt(4 * 5 / (6 * 14)), abs=1e-3)
     assert loose.groups == [["m+cf", "m", "cf"], ["cf", "plain"]]
     # Friedman's chi-square without ties is 9.28 there; ties make it larger.
@@ -238,33 +238,33 @@ def test_mean_ranks_are_those_of_demsar():
 
 def test_mean_ranks_use_the_folds_that_all_share():
     df = several(a=[3, 3, 3, 1], b=[2, 2, 2, 2], c=[1, 1, 1, None], d=[9, None, None, None])
-    out = significance.mean_ranks(df)  # d would leave one fold
+    out = orders.mean_ranks(df)  # d would leave one fold
     assert out.ranks.to_dict() == {"a": 1, "b": 2, "c": 3} and out.folds == 3
     with pytest.raises(ValueError, match=r"three models.*1 folds in common"):
-        significance.mean_ranks(df, models=["a", "b", "d"])
+        orders.mean_ranks(df, models=["a", "b", "d"])
     with pytest.raises(ValueError, match="three models"):
-        significance.mean_ranks(df, models=["a", "b"])
+        orders.mean_ranks(df, models=["a", "b"])
     df.loc[(df["model"] == "a") & (df["fold"] == 1), "split_hash"] = "other"
     with pytest.raises(ValueError, match=r"different splits of folds \[1\]"):
-        significance.mean_ranks(df)
+        orders.mean_ranks(df)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=9))
 @settings(deadline=None, max_examples=60)
 def test_tau_of_one_fold_is_scipys(pairs):
     order, values = np.array(pairs, float).T
-    ours = float(significance.kendall_tau(order, values[:, None]))
+    ours = float(orders.kendall_tau(order, values[:, None]))
     assert ours == pytest.approx(stats.kendalltau(order, values).statistic, nan_ok=True)
 
 
 def test_tau_takes_each_pair_on_its_own_folds():
     # a and b share fold 0, a and c fold 1, b and c none; c has the easy fold.
     values = np.array([[0.5, 0.9], [0.4, np.nan], [np.nan, 0.8]])
-    assert significance.kendall_tau(np.array([3, 2, 1]), values) == 1
+    assert orders.kendall_tau(np.array([3, 2, 1]), values) == 1
     means = np.nanmean(values, axis=1, keepdims=True)  # 0.7, 0.4, 0.8
-    assert significance.kendall_tau(np.array([3, 2, 1]), means) == pytest.approx(-1 / 3)
+    assert orders.kendall_tau(np.array([3, 2, 1]), means) == pytest.approx(-1 / 3)
     several_at_once = np.stack([values, -values])
-    assert significance.kendall_tau(np.array([3, 2, 1]), several_at_once).tolist() == [1, -1]
+    assert orders.kendall_tau(np.array([3, 2, 1]), several_at_once).tolist() == [1, -1]
 
 
 @pytest.mark.parametrize("n", [99, 1])

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from nbrec.book.comparison import truncation_effect
 from nbrec.book.significance import (
     Difference,
     bootstrap_difference,
@@ -22,6 +21,7 @@ from nbrec.book.significance import (
     paired_ranks,
     paired_test,
 )
+from nbrec.book.user_level import truncation_effect
 from nbrec.metrics import per_user
 
 HOLDS, FAILS, OPEN, UNTESTED = "holds", "does not hold", "open", "not testable here"
@@ -86,7 +86,7 @@ def judge_truncation(df: pd.DataFrame, models: Iterable[str], metric: str = "hr@
     """Whether truncated sequences make every one of these models worse for the same users.
 
     It compares the users who are in both variants, with the interval of
-    `comparison.truncation_effect` and Holm's correction over the models.
+    `user_level.truncation_effect` and Holm's correction over the models.
     """
     effect = truncation_effect(df[df["model"].isin(list(models))], (metric,))
     effect = effect[effect["users"] > 1].astype({"same": float, "same_low": float,

@@ -5,19 +5,17 @@ Everything here reads a table of `records.load_records` and returns a table or a
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
-from itertools import combinations, product
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
 from nbrec import paths
-from nbrec.book.significance import kendall_tau, summary
-from nbrec.metrics import per_user
-from nbrec.records import load_records, read_record
+from nbrec.book.significance import summary
+from nbrec.records import load_records
 
 ERRATA = {
     ("5.1", "item-knn", "original", "ndcg@20"): (
@@ -33,77 +31,6 @@ ERRATA = {
 
 THESIS_METRICS = ("hr@1", "hr@20", "hr@300", "ndcg@20", "stars", "seconds")  # of 5.1 and 5.2
 OVERVIEWS = {"original": "5.1", "truncated": "5.2"}  # variant: table
-
-
-def truncation_effect(
-    df: pd.DataFrame, metrics: Iterable[str] = ("hr@20",), n: int = 2000, seed: int = 0,
-) -> pd.DataFrame:
-    """What truncation does to each model, on all test users and on those of both variants.
-
-    Cutting off the first films leaves the last one alone, so a user who is in both variants has the
-    same target in both, and the two ranks are a pair. Other users are in one variant only: short
-    histories leave, histories that were too long enter. A comparison of the two means, such as the
-    thesis's, mixes truncation with this exchange.
-
-    Args:
-        df: of `load_records`, one profile and dataset.
-        metrics: such as "hr@20" or "ndcg@20".
-        n: number of resamples for the intervals of the two means and of their difference, which
-            take the trained models as given.
-
-    Returns:
-        For the models that have records of both variants: metric, model; three means over all users
-        with 95% bootstrap intervals over the users (original, original_low, original_high, the same
-        for truncated and for difference: truncated minus original); users (in both variants), same
-        (mean difference of those), same_low, same_high (95%, normal, its variance widened for
-        training parts that overlap by Nadeau and Bengio 2003, as in `significance.paired_test`; NaN
-        with fewer than two users); left, entered (means of the users who are in the original, in
-        the truncated sequences only; NaN without any); folds (of the variant that has fewer),
-        thesis (its difference of means; NaN for a model that it does not have).
-    """
-    generator, rows, metrics = np.random.default_rng(seed), [], list(metrics)
-    for model, part in df.groupby("model", sort=False):
-        parts = {v: part[part["variant"] == v] for v in OVERVIEWS}
-        if not all(map(len, parts.values())):
-            continue
-        ranks = {v: _ranks_by_user(own["path"]) for v, own in parts.items()}
-        share = (part["n_test"] / part["n_train"]).mean()
-        for metric in metrics:
-            row = {"metric": metric, "model": model, "folds": min(map(len, parts.values()))}
-            mean, drawn = {}, {}
-            own = {v: pd.Series(per_user(metric, r.to_numpy()), r.index)
-                   for v, r in ranks.items()}
-            for v in OVERVIEWS:
-                values, counts = np.unique(own[v], return_counts=True)
-                times = generator.multinomial(counts.sum(), counts / counts.sum(), size=n)
-                mean[v], drawn[v] = counts @ values / counts.sum(), times @ values / counts.sum()
-            for source in (mean, drawn):
-                source["difference"] = source["truncated"] - source["original"]
-            for name, means in drawn.items():
-                row[name] = float(mean[name])
-                row[f"{name}_low"], row[f"{name}_high"] = np.quantile(means, [0.025, 0.975])
-            d = (own["truncated"] - own["original"]).dropna()
-            half = 1.96 * d.std() * math.sqrt((1 + row["folds"] * share) / len(d)) if len(d) else 0
-            row |= {"users": len(d), "same": d.mean(), "same_low": d.mean() - half,
-                    "same_high": d.mean() + half,
-                    "left": own["original"].drop(d.index).mean(),
-                    "entered": own["truncated"].drop(d.index).mean()}
-            rows.append(row)
-    quantities = [f"{q}{end}" for q in (*OVERVIEWS, "difference", "same")
-                  for end in ("", "_low", "_high")]
-    out = pd.DataFrame(rows, columns=["metric", "model", *quantities, "users", "left", "entered",
-                                      "folds"])
-    there = {m: _corrected("5.2", m) - _corrected("5.1", m)
-             for m in metrics if m in THESIS_METRICS}
-    out["thesis"] = [there[m].get(model, np.nan) if m in there else np.nan
-                     for m, model in zip(out["metric"], out["model"], strict=True)]
-    return out
-
-
-def _ranks_by_user(paths: Iterable[str]) -> pd.Series:
-    """The rank of each test user's target, by the user's id, over all these records."""
-    found = map(read_record, paths)
-    return pd.concat([pd.Series(record["ranks"], record["users"]) for record in found])
 
 
 def reference_notice(folder: str = "laptop", data: str = "[chapter 2](02_data.ipynb)") -> str:
@@ -246,7 +173,7 @@ def beside_thesis(runs: Mapping[str, pd.DataFrame], table: str = "5.1") -> pd.Da
     return long.iloc[np.argsort(rank, kind="stable")].reset_index(drop=True)
 
 
-def _corrected(table: str, metric: str) -> pd.Series:
+def corrected(table: str, metric: str) -> pd.Series:
     """Model -> the thesis's number, the right one where the printed one is wrong."""
     printed = _thesis_long(table).set_index(["model", "variant", "metric"])["thesis"]
     own = printed.xs(metric, level="metric").droplevel("variant").dropna()
@@ -265,86 +192,7 @@ def thesis_pairs(
         metric: one of `THESIS_METRICS` of which more is better; pairs with the same number are
             left out. Known errors of the thesis are corrected.
     """
-    right = _corrected(OVERVIEWS[variant], metric)
+    right = corrected(OVERVIEWS[variant], metric)
     have = set(df.loc[df["variant"] == variant, "model"])
     right = right[[m for m in right.index if m in have]].sort_values(ascending=False, kind="stable")
     return [(a, b) for a, b in combinations(right.index, 2) if right[a] > right[b]]
-
-
-def rank_agreement(
-    df: pd.DataFrame, metrics: Iterable[str] = THESIS_METRICS, n: int = 1000, seed: int = 0,
-    enough: int = 5,
-) -> pd.DataFrame:
-    """Kendall's tau-b between the thesis's order of the models and that of a run.
-
-    Kendall (1945): 1 for the same order, -1 for the reverse, 0 for as many pairs in one order as
-    in the other; ties count in neither. Each pair of models is compared over the folds that both
-    have, since one fold can be easier than another; with the same folds everywhere this is the
-    tau-b of the means.
-
-    The interval is a percentile bootstrap. For accuracy it is over users: each fold has other
-    test users, and a drawn user is drawn for all models alike. Folds could not be drawn instead,
-    because expensive models have one to three of them. So the trained models are taken as given.
-    Stars and seconds are no properties of single users; for them folds are drawn, if all models
-    share `enough` of them, else there is no interval. The thesis's numbers are taken as printed
-    (and corrected). Drawing users turns close pairs round, so the interval need not lie evenly
-    about tau.
-
-    Args:
-        df: of `load_records`, one profile and dataset.
-        metrics: of `THESIS_METRICS`.
-        n: number of resamples.
-        enough: folds needed for an interval of stars and seconds.
-
-    Returns:
-        variant, metric, tau, low, high, models, pairs (with a fold in common), least and most
-        (folds that a pair shares), over ("users", "folds", or "" without an interval); no row
-        where fewer than three models of the thesis have records.
-    """
-    generator, rows, metrics = np.random.default_rng(seed), [], list(metrics)
-    for variant, table in OVERVIEWS.items():
-        part = df[df["variant"] == variant].drop_duplicates(["model", "fold"], keep=False)
-        models = [m for m in _corrected(table, "hr@20").index if m in set(part["model"])]
-        part = part[part["model"].isin(models)]
-        if len(models) < 3:
-            continue
-        splits = part.groupby("fold")["split_hash"].nunique()
-        if (splits > 1).any():
-            raise ValueError(f"the models were run on different splits of folds "
-                             f"{splits.index[splits > 1].tolist()}; run them again")
-        held = part.pivot(index="model", columns="fold", values="split_hash").notna().loc[models]
-        common = (held.to_numpy(int) @ held.T.to_numpy(int))[np.triu_indices(len(models), 1)]
-        shared = np.flatnonzero(held.all())
-        resampled = _resampled(part, models, [m for m in metrics if "@" in m], n, generator)
-        for metric in metrics:
-            thesis = _corrected(table, metric).loc[models].to_numpy()
-            values = part.pivot(index="model", columns="fold", values=metric).loc[models]
-            values, over = values.to_numpy(float), ""
-            if metric in resampled:
-                over, drawn = "users", resampled[metric]
-            elif shared.size >= enough:
-                over = "folds"
-                drawn = values[:, generator.choice(shared, (n, shared.size))].swapaxes(0, 1)
-            low, high = (np.nanquantile(kendall_tau(thesis, drawn), [0.025, 0.975]) if over
-                         else (np.nan, np.nan))
-            tau = float(kendall_tau(thesis, values))
-            rows.append((variant, metric, tau, low, high, len(models), int((common > 0).sum()),
-                         int(common.min()), int(common.max()), over))
-    return pd.DataFrame(rows, columns=["variant", "metric", "tau", "low", "high", "models", "pairs",
-                                       "least", "most", "over"])
-
-
-def _resampled(
-    df: pd.DataFrame, models: list[str], metrics: list[str], n: int, generator: np.random.Generator
-) -> dict[str, np.ndarray]:
-    """Means over resampled users, the same ones for all models: metric -> (n, M, F), or NaN."""
-    folds = sorted(df["fold"].unique())
-    out = {m: np.full((n, len(models), len(folds)), np.nan) for m in metrics}
-    for i, fold in enumerate(folds):
-        runs = df[df["fold"] == fold].set_index("model")["path"]
-        ranks = {model: np.asarray(read_record(path)["ranks"]) for model, path in runs.items()}
-        users = len(ranks[runs.index[0]])
-        times = generator.multinomial(users, np.full(users, 1 / users), size=n) / users
-        for metric, (model, own) in product(metrics, ranks.items()):
-            out[metric][:, models.index(model), i] = times @ per_user(metric, own)
-    return out

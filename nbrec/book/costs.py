@@ -1,4 +1,4 @@
-"""What accuracy costs: times that a busy machine does not distort, and what other settings bring.
+"""What accuracy costs: times that a busy machine does not distort.
 
 Everything here reads a table of `records.load_records` and returns a table.
 """
@@ -6,17 +6,11 @@ Everything here reads a table of `records.load_records` and returns a table.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
-from nbrec.book import significance
-from nbrec.metrics import per_user
-from nbrec.records import histories, read_record
-
-UNNAMED = {"train_share": 1.0, "every_item": False}  # what a record that does not say it has
-LABEL = re.compile(r"(.+)-([a-z]\w*)-([-+.\de]+)")  # model, setting, value
+from nbrec.records import histories
 
 
 def steady(df: pd.DataFrame) -> pd.DataFrame:
@@ -72,59 +66,3 @@ def complete(df: pd.DataFrame) -> pd.DataFrame:
     """
     folds = df.groupby(["variant", "model"])["fold"].transform("nunique")
     return df[folds == df.groupby("variant")["fold"].transform("nunique")]
-
-
-def tried(df: pd.DataFrame, names: Iterable[str] = ("ndcg@20",)) -> pd.DataFrame:
-    """One setting of a model changed at a time, beside the settings as they are.
-
-    Args:
-        df: records whose labels are "<model>-<setting>-<value>", and of the model as it is under
-            its own label; of one profile and dataset.
-        names: metrics.
-
-    Returns:
-        a row per model, setting, value and metric, in ascending order of the value: chosen
-        (whether it is the value as it is), mean with its 95% interval (low, high) by a bootstrap
-        over users, gap to the value as it is with the interval of that (gap_low, gap_high; paired
-        on users), n (users), and means over the runs of epochs, steady (seconds) and n_train. The
-        value as it is has a row of its own for every setting.
-    """
-    df = steady(df) if len(df) else df
-    found = {label: LABEL.fullmatch(label) for label in df["model"].unique()} if len(df) else {}
-    settings = dict.fromkeys(match.group(1, 2) for match in found.values() if match)
-    rows = []
-    for model, setting in settings:
-        runs = {float(match[3]): df[df["model"] == label] for label, match in found.items()
-                if match and match.group(1, 2) == (model, setting)}
-        base, usual = df[df["model"] == model], None
-        if len(base):
-            kept = read_record(base["path"].iloc[0])["settings"]["model"]
-            usual = float(kept[setting] if setting in kept else UNNAMED[setting])
-            runs[usual] = base
-        for value in sorted(runs):
-            for name in names:
-                rows.append({"model": model, "setting": setting, "value": value,
-                             "chosen": value == usual, "metric": name,
-                             **_measured(runs[value], base, name)})
-    return pd.DataFrame(rows)
-
-
-def _measured(runs: pd.DataFrame, base: pd.DataFrame, name: str) -> dict[str, float]:
-    users, usual = _per_user(runs, name), _per_user(base, name)
-    common = [key for key in users if key in usual]
-    values = np.concatenate(list(users.values()))
-    mean = significance.bootstrap_difference(values, np.zeros_like(values))
-    gap = (np.nan, np.nan, np.nan)
-    if common:
-        gap = significance.bootstrap_difference(*(
-            np.concatenate([part[key] for key in common]) for part in (users, usual)))
-    costs = {k: runs[k].astype(float).mean() if k in runs else np.nan
-             for k in ("epochs", "steady", "n_train")}
-    return {"mean": mean.difference, "low": mean.low, "high": mean.high, "gap": gap[0],
-            "gap_low": gap[1], "gap_high": gap[2], "n": len(values), **costs}
-
-
-def _per_user(runs: pd.DataFrame, name: str) -> dict[tuple, np.ndarray]:
-    """Variant, fold and split -> a metric of each user."""
-    return {(r.variant, r.fold, r.split_hash): per_user(
-        name, read_record(r.path)["ranks"]) for r in runs.itertuples()}

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
-from itertools import combinations, pairwise, product
+from collections.abc import Iterable
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from nbrec.metrics import METRICS, per_user
-from nbrec.records import read_record
+from nbrec.metrics import METRICS
 
 
 def metric_names(df: pd.DataFrame) -> list[str]:
@@ -147,7 +146,7 @@ def paired_ranks(
     """Ranks of the same test users under two models, over all folds that both have: two (U,)."""
     first, second = _pair(df, a, b, variant)
     return tuple(
-        np.concatenate([read_record(path)["ranks"] for path in part["path"]])
+        np.concatenate([record["ranks"] for record in part["record"]])
         for part in (first, second)
     )
 
@@ -180,153 +179,6 @@ def bootstrap_difference(
     return Difference(float(d.mean()), float(low), float(high), float(p_value), len(d))
 
 
-def by_group(
-    users: pd.DataFrame, column: str, edges: int | Sequence[float],
-    metrics: Iterable[str] = ("hr@20",), against: str | None = None, n: int = 1000,
-) -> pd.DataFrame:
-    """Accuracy over groups of test users, with 95% bootstrap intervals over the users.
-
-    Args:
-        users: of `records.per_user`, one profile, dataset and variant.
-        column: what to group by, such as "target_popularity" or "history_length".
-        edges: where one group ends (inclusive) and the next begins; or how many groups there are
-            to be, of as many test users each as ties allow.
-        metrics: such as "hr@20" or "ndcg@20".
-        against: a model; then the means are those of the difference to it, user by user.
-        n: number of resamples.
-
-    Returns:
-        metric, model, place (0, 1, ..), group (its name), users, mean, low, high; without the
-        groups that a model has no users in.
-    """
-    if isinstance(edges, int):
-        everyone = users.drop_duplicates(["fold", "user"])[column]
-        edges = np.unique(everyone.quantile(np.arange(1, edges) / edges))
-    step = 1 if pd.api.types.is_integer_dtype(users[column]) else 0
-    names = [f"up to {edges[0]:.3g}", *(f"{low + step:.3g}–{high:.3g}" for low, high in
-                                        pairwise(edges)), f"over {edges[-1]:.3g}"]
-    if against:
-        other = users[users["model"] == against].set_index(["fold", "user"])["rank"]
-        users = users[users["model"] != against].join(other.rename("other"), on=["fold", "user"])
-        users = users.dropna(subset="other")
-    rows = []
-    for metric, (model, part) in product(metrics, users.groupby("model", sort=False)):
-        for place, group in part.groupby(np.searchsorted(edges, part[column])):
-            values = per_user(metric, group["rank"])
-            others = per_user(metric, group["other"]) if against else np.zeros(len(values))
-            mean = bootstrap_difference(values, others, n)
-            rows.append((metric, model, place, names[place], len(values), *mean[:3]))
-    return pd.DataFrame(rows, columns=["metric", "model", "place", "group", "users", "mean", "low",
-                                       "high"])
-
-
-def over_users(
-    df: pd.DataFrame, metrics: Iterable[str] = ("ndcg@20",), variant: str = "original",
-    against: str | None = None, n: int = 2000,
-) -> pd.DataFrame:
-    """Mean of each model over its test users, with a 95% bootstrap interval over the users.
-
-    The users of all folds of a model are pooled, so one fold is enough. The trained models are
-    taken as given: what other training users or another seed would change is not in the interval.
-
-    Args:
-        df: of `load_records`, one profile and dataset.
-        metrics: such as "hr@20" or "ndcg@20".
-        against: a model; then the means are those of the difference to it, user by user, over the
-            folds that both have.
-        n: number of resamples.
-
-    Returns:
-        variant, model, metric, mean, low, high, p_value (that the mean is 0), n (users), folds.
-    """
-    chosen, rows = df[df["variant"] == variant], []
-    folds = chosen.groupby("model", sort=False)["fold"].agg(set)
-    shared = {m: f & folds.get(against, set()) if against else f for m, f in folds.items()}
-    for model in [m for m, f in shared.items() if f and m != against]:
-        if against:
-            ranks = paired_ranks(df, model, against, variant)
-        else:
-            paths = chosen.loc[chosen["model"] == model].sort_values("fold")["path"]
-            ranks = (np.concatenate([read_record(path)["ranks"] for path in paths]),)
-        for metric in metrics:
-            values = [per_user(metric, r) for r in ranks]
-            found = bootstrap_difference(values[0], values[1] if against else 0 * values[0], n)
-            rows.append((variant, model, metric, *found, len(shared[model])))
-    return pd.DataFrame(rows, columns=["variant", "model", "metric", "mean", "low", "high",
-                                       "p_value", "n", "folds"])
-
-
-class MeanRanks(NamedTuple):
-    """Mean ranks of models over folds (1 is best), and which of them stand too close to tell.
-
-    Args:
-        ranks: model -> mean rank, the best first.
-        critical_difference: mean ranks closer than this are not told apart (Nemenyi).
-        p_value: of Friedman's test that all models are alike.
-        groups: largest sets of neighbours in the order that are not told apart, two models each
-            at least.
-        folds: how many.
-    """
-
-    ranks: pd.Series
-    critical_difference: float
-    p_value: float
-    groups: list[list[str]]
-    folds: int
-
-
-def mean_ranks(
-    df: pd.DataFrame, metric: str = "ndcg@20", variant: str = "original",
-    models: Iterable[str] | None = None, level: float = 0.05,
-) -> MeanRanks:
-    """Friedman's test and Nemenyi's critical difference (Demsar 2006, section 3.2.2).
-
-    In each fold the models are ranked from 1, ties sharing the mean of their ranks. Two of k models
-    are told apart over N folds if their mean ranks differ by q sqrt(k (k + 1) / (6 N)) at least,
-    q being the studentised range for k models and infinitely many degrees of freedom, over sqrt 2.
-
-    Demsar's N are independent data sets. Ours are folds of one, which share most of their training
-    users, so the p-value and the critical difference are somewhat too small. `compare_all`
-    corrects for that and is the main verdict.
-
-    Args:
-        df: of `load_records`, one profile and dataset.
-        metric: more is better.
-        models: which to compare, on the folds that all of them have; by default those that have
-            the most folds, and at least three.
-        level: of the test.
-
-    Raises:
-        ValueError: if there are fewer than three models, they share fewer than two folds, or their
-            splits differ.
-    """
-    chosen = df[df["variant"] == variant].drop_duplicates(["model", "fold"], keep=False)
-    if models is None:
-        count = chosen["model"].value_counts()
-        models = count.index[count >= count.iloc[:3].min()]
-    chosen = chosen[chosen["model"].isin(models := list(models))]
-    wide = chosen.pivot(index="fold", columns="model", values=metric).dropna()
-    n, k = wide.shape
-    if k < 3 or n < 2:
-        raise ValueError(f"mean ranks need three models with two folds in common; {sorted(models)} "
-                         f"on variant {variant!r} have {n} folds in common")
-    splits = chosen[chosen["fold"].isin(wide.index)].groupby("fold")["split_hash"].nunique()
-    if (splits > 1).any():
-        raise ValueError(f"the models were run on different splits of folds "
-                         f"{splits.index[splits > 1].tolist()}; run them again")
-    ranks = wide.rank(axis="columns", ascending=False).mean().sort_values(kind="stable")
-    critical = stats.studentized_range.ppf(1 - level, k, np.inf) / math.sqrt(2)
-    critical = float(critical * math.sqrt(k * (k + 1) / (6 * n)))
-    groups, end = [], 0
-    for i, rank in enumerate(ranks):
-        last = int(np.searchsorted(ranks.to_numpy(), rank + critical))  # first one told apart
-        if last > max(end, i + 1):
-            groups.append(ranks.index[i:last].tolist())
-            end = last
-    p_value = float(stats.friedmanchisquare(*wide.to_numpy().T).pvalue)
-    return MeanRanks(ranks, critical, p_value, groups, n)
-
-
 def holm(p_values: Iterable[float]) -> np.ndarray:
     """Holm's (1979) correction: p-values of several tests, valid all at once."""
     p = np.asarray(list(p_values), dtype=np.float64)
@@ -335,29 +187,3 @@ def holm(p_values: Iterable[float]) -> np.ndarray:
     out = np.empty_like(p)
     out[order] = adjusted
     return out
-
-
-def kendall_tau(order: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Kendall's tau-b of one order of models with others, pair by pair over common folds.
-
-    Kendall (1945): (C - D) / sqrt(n_1 n_2), with C pairs in the same order, D in the other, and
-    n_1, n_2 pairs not tied in the one and in the other.
-
-    Args:
-        order: (M,) float, a number for each model.
-        values: (..., M, F) float, numbers over F folds; NaN where a model has no run. A pair is
-            compared by its mean difference over the folds that both have, and left out if there
-            are none. With one fold, or the same for all, it is the tau-b of the means.
-
-    Returns:
-        (...) float from -1 to 1; NaN if all pairs are tied.
-    """
-    i, j = np.triu_indices(len(order), 1)
-    gap = values[..., i, :] - values[..., j, :]
-    gap = np.where(np.isnan(gap), 0, gap).sum(axis=-1)
-    common = ~np.isnan(values[..., i, :] + values[..., j, :]).all(axis=-1)
-    ours = np.sign(np.round(gap, 12))  # sums of the same numbers in another order are ties
-    theirs = np.sign(order[i] - order[j]) * common
-    untied = np.abs(ours).sum(axis=-1) * np.abs(theirs).sum(axis=-1)
-    with np.errstate(invalid="ignore"):
-        return (ours * theirs).sum(axis=-1) / np.sqrt(untied)

@@ -111,7 +111,7 @@ def by_group(groups: pd.DataFrame, xlabel: str) -> Figure:
     """Means with their intervals over groups of users: a row per variant, a column per metric.
 
     Args:
-        groups: of `significance.by_group`, with a column "variant" if there are several.
+        groups: of `user_level.by_group`, with a column "variant" if there are several.
         xlabel: what the users are grouped by.
     """
     groups = groups if "variant" in groups else groups.assign(variant="")

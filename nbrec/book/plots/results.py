@@ -120,7 +120,7 @@ def critical_difference(
 
     Args:
         ranks, width, groups: `ranks`, `critical_difference` and `groups` of
-            `significance.mean_ranks`.
+            `orders.mean_ranks`.
         metric: what the ranks are by.
     """
     ranks = ranks.sort_values(kind="stable")
@@ -164,7 +164,7 @@ def rank_agreement(agreement: Mapping[str, pd.DataFrame]) -> Figure:
     """Kendall's tau of each metric with its 95% interval, a panel for each variant.
 
     Args:
-        agreement: label of a run -> table of `comparison.rank_agreement`.
+        agreement: label of a run -> table of `orders.rank_agreement`.
     """
     variants = list(dict.fromkeys(v for df in agreement.values() for v in df["variant"]))
     metrics = list(dict.fromkeys(m for df in agreement.values() for m in df["metric"]))
@@ -198,7 +198,7 @@ def truncation_effect(effect: pd.DataFrame, metric: str = "hr@20") -> Figure:
     the two means, which are of other users in part.
 
     Args:
-        effect: of `comparison.truncation_effect`; the largest loss of all users on top.
+        effect: of `user_level.truncation_effect`; the largest loss of all users on top.
         metric: one that is in it.
     """
     rows = effect[effect["metric"] == metric].sort_values("difference", ascending=False)

@@ -6,11 +6,15 @@ The same model has the same colour and marker in every figure. Widths fit the bo
 
 from __future__ import annotations
 
+from functools import cache
+
 import matplotlib.pyplot as plt
+from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter
 
-from nbrec.book.costs import LABEL
+from nbrec.book import sweeps
 from nbrec.metrics import METRICS
+from nbrec.profiles import PROFILES
 
 WIDTH = 7.2  # inches; an inch of SVG is 96 pixels
 INK, MUTED, GRID, PAPER = "#1f2933", "#66717d", "#dfe3e8", "#ffffff"
@@ -134,11 +138,25 @@ def model_style(name: str) -> tuple[str, str, str]:
 def model_label(name: str) -> str:
     """A model as the book spells it: "xlstm+gat" -> "xLSTM + GAT".
 
-    A label of `costs.LABEL` is spelt out: "mamba-d_model-64" -> "Mamba, d_model 64".
+    Settings that a profile changes are spelt out: "mamba-d_model-64" -> "Mamba, d_model 64".
     """
-    if changed := LABEL.fullmatch(name):
-        return f"{model_label(changed[1])}, {changed[2]} {changed[3]}"
-    return model_style(name)[0]
+    label = model_style(name)[0]
+    return _changed_labels().get(name, label) if label == name else label
+
+
+@cache
+def _changed_labels() -> dict[str, str]:
+    """How the profiles' models with changed settings are spelt."""
+    found = {}
+    for models in (profile.models for profile in PROFILES.values()):
+        for label, own in models.items():
+            if (base := own.get("model", label)) != label and base in models:
+                settings = {name: value for name, value in own.items() if name != "model"}
+                words = [f"{name} {value:g}"
+                         for name, value in sweeps.changed(settings, models[base]).items()
+                         if value == value]  # a number
+                found[label] = ", ".join([model_style(base)[0], *words])
+    return found
 
 
 def metric_label(metric: str) -> str:
@@ -149,5 +167,5 @@ def metric_label(metric: str) -> str:
     return METRIC_LABELS.get(metric, metric)
 
 
-def thousands(axis) -> None:
+def thousands(axis: Axis) -> None:
     axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
