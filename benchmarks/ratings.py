@@ -110,7 +110,7 @@ def prepare(folder: Path, scale: float) -> Path:
 def measure(path: str, sample: float) -> dict:
     """One case, in this process: seconds of both steps, and what came out."""
     from nbrec.data import movielens
-    from nbrec.sequences import SequenceSettings, build_sequences
+    from nbrec.preprocessing import SequenceSettings, build_sequences
 
     started = time.perf_counter()
     data = (movielens.load("ml-latest", Path(path).parent) if path.endswith(".zip")

@@ -28,16 +28,9 @@ from nbrec import checks, files, metrics, paths, recommenders, records
 from nbrec.data import movielens, text
 from nbrec.data.movielens import MovieLens
 from nbrec.evaluate import Evaluation, evaluate
+from nbrec.preprocessing import SequenceSettings, build_sequences
 from nbrec.profiles import PROFILES, Profile, get_profile
-from nbrec.sequences import (
-    Fold,
-    Sequences,
-    SequenceSettings,
-    build_sequences,
-    k_folds,
-    leave_one_out,
-    split_hash,
-)
+from nbrec.sequences import Fold, Sequences, k_folds, leave_one_out, split_hash
 from nbrec.train import CheckpointError
 
 log = logging.getLogger(__name__)
@@ -357,7 +350,7 @@ def _shared_facts(
             "sequences_digest": sequences.digest(),
             "split_hash": split_hash(sequences, split),
             "n_items": sequences.n_items,
-            "funnel": sequences.funnel.to_dict("records"),
+            "funnel": [step._asdict() for step in sequences.funnel],
         },
     }
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nbrec import checks
-from nbrec.sequences import SequenceSettings
+from nbrec.preprocessing import SequenceSettings
 
 VARIANTS = {"original": 0, "truncated": 20}  # items cut off at the left (thesis section 2.2)
 

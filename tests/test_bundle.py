@@ -16,8 +16,9 @@ from nbrec.evaluate import evaluate
 from nbrec.models.item_knn import ItemKNN
 from nbrec.play import bundle, explore
 from nbrec.play.bundle import Bundle
+from nbrec.preprocessing import SequenceSettings, build_sequences
 from nbrec.profiles import Profile
-from nbrec.sequences import Fold, Sequences, SequenceSettings, build_sequences
+from nbrec.sequences import Fold, Sequences
 
 TINY = {"d_model": 16, "n_layers": 2, "max_epochs": 1, "learning_rate": 0.01}
 PROFILE = Profile(

@@ -20,8 +20,9 @@ from nbrec import experiment, files, paths, records
 from nbrec.data.movielens import MovieLens
 from nbrec.evaluate import Evaluation, evaluate
 from nbrec.models.item_knn import ItemKNN
+from nbrec.preprocessing import SequenceSettings
 from nbrec.profiles import PROFILES, Profile, get_profile
-from nbrec.sequences import Sequences, SequenceSettings
+from nbrec.sequences import Sequences
 from nbrec.train import CheckpointError
 
 MODELS = {

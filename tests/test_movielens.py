@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from nbrec import checks, paths
 from nbrec.data import movielens
 from nbrec.data.movielens import SOURCES, load
-from nbrec.sequences import SequenceSettings, build_sequences
+from nbrec.preprocessing import SequenceSettings, build_sequences
 
 OWN_DATA = os.environ.get("NBREC_DATA", "")  # read before the tests hide it
 T = 1_000_000_000  # a time in 2001
@@ -923,4 +923,4 @@ def test_the_rebuilt_ml_1m():
     in_file = ratings.sort_values("userId", kind="stable")["movieId"].to_numpy()
     assert np.array_equal(made.catalogue[made.items], in_file)
     filtered = build_sequences(ratings, SequenceSettings(1, 10**6, min_rating=4.0))
-    assert filtered.funnel["ratings"].iloc[-2] == 348_912 + 226_292
+    assert filtered.funnel[-2].ratings == 348_912 + 226_292

@@ -12,6 +12,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from nbrec.book import plots
+from nbrec.sequences import FunnelStep
 
 pytestmark = pytest.mark.usefixtures("style")
 
@@ -98,14 +99,15 @@ def test_length_histogram_heights():
 
 
 def test_funnel_bars_are_the_numbers():
-    funnel = pd.DataFrame({"step": ["1 order", "2 cut"], "users": [610, 300],
-                           "movies": [9724, 4000], "ratings": [100_836, 15_003]})
+    funnel = (FunnelStep(1, "order", 610, 9724, 100_836, ""),
+              FunnelStep(2, "cut", 300, 4000, 15_003, ""),
+              FunnelStep(0, "left", 300, 4000, 15_003, ""))
     for ax, column in zip(plots.funnel_chart(funnel).axes, ("users", "movies", "ratings"),
                           strict=True):
-        assert [bar.get_width() for bar in ax.patches] == funnel[column].tolist()
-        assert texts(ax) == [f"{n:,}" for n in funnel[column]]
+        assert [bar.get_width() for bar in ax.patches] == [getattr(step, column) for step in funnel]
+        assert texts(ax) == [f"{getattr(step, column):,}" for step in funnel]
     assert [t.get_text() for t in plots.funnel_chart(funnel).axes[0].get_yticklabels()] == [
-        "1. order", "2. cut"]
+        "1. order", "2. cut", "left"]
     assert [ax.get_title(loc="left") for ax in plots.funnel_chart(funnel).axes] == [
         "users", "films", "interactions"]
 

@@ -126,12 +126,13 @@ def test_every_citation_has_its_entry():
 GROUND = {"checks", "files", "paths"}
 FLOORS = {  # what a part of the package may import of it, the ground apart
     "data": {"data"}, "models": {"models", "sequences"}, "sequences": set(),
-    "metrics": {"sequences"}, "losses": set(), "records": {"metrics"}, "profiles": {"sequences"},
+    "preprocessing": {"sequences"}, "profiles": {"preprocessing"},
+    "metrics": {"sequences"}, "losses": set(), "records": {"metrics"},
     "evaluate": {"metrics", "sequences"},
     "train": {"losses", "metrics", "models", "sequences"},
     "recommenders": {"data", "models", "sequences", "train"},
-    "experiment": {"data", "evaluate", "metrics", "profiles", "recommenders", "records",
-                   "sequences", "train"},
+    "experiment": {"data", "evaluate", "metrics", "preprocessing", "profiles", "recommenders",
+                   "records", "sequences", "train"},
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -22,6 +21,7 @@ from nbrec.book.plots.style import (
     model_style,
     thousands,
 )
+from nbrec.sequences import FunnelStep
 
 
 def popularity_top(original, truncated, n: int = 100) -> Figure:
@@ -98,18 +98,18 @@ def length_histogram(
     return fig
 
 
-def funnel_chart(funnel: pd.DataFrame) -> Figure:
+def funnel_chart(funnel: Sequence[FunnelStep]) -> Figure:
     """What every preprocessing step leaves of users, films and interactions.
 
     Args:
-        funnel: columns step, users, movies, ratings, as `Sequences.funnel`.
+        funnel: as `Sequences.funnel`.
     """
     parts = [("users", "users", BLUE), ("movies", "films", "#009E73"),
              ("ratings", "interactions", "#E69F00")]
     fig, axes = plt.subplots(1, 3, sharey=True, figsize=(WIDTH, 0.42 * len(funnel) + 0.7))
     places = np.arange(len(funnel))
     for ax, (name, title, colour) in zip(axes, parts, strict=True):
-        values = funnel[name].to_numpy()
+        values = np.array([getattr(step, name) for step in funnel])
         ax.barh(places, values, color=colour, height=0.66)
         for place, value in zip(places, values, strict=True):
             share = value / values.max()
@@ -123,7 +123,7 @@ def funnel_chart(funnel: pd.DataFrame) -> Figure:
         ax.grid(False)
         ax.spines["bottom"].set_visible(False)
         ax.tick_params(axis="y", length=0)
-    axes[0].set_yticks(places, [re.sub(r"^(\d+) ", r"\1. ", step) for step in funnel["step"]])
+    axes[0].set_yticks(places, [f"{s.step}. {s.what}" if s.step else s.what for s in funnel])
     axes[0].invert_yaxis()
     return fig
 
