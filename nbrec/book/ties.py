@@ -17,8 +17,9 @@ import pandas as pd
 from nbrec import checks, files, metrics, recommenders, records
 from nbrec.data import movielens
 from nbrec.evaluate import evaluate
+from nbrec.preprocessing import build_sequences
 from nbrec.profiles import get_profile
-from nbrec.sequences import Sequences, build_sequences
+from nbrec.sequences import Sequences
 
 ORDERS = ("file", "id", "random")
 KEYS = ["dataset", "model", "order", "seed", "protocol"]  # what a row of ties is of
