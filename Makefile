@@ -44,12 +44,13 @@ results: install  ## continue the records of PROFILE in results/, as far as they
 lab: install  ## the notebooks in JupyterLab
 	NBREC_PROFILE=$(PROFILE) $(BIN)/jupyter lab notebooks
 
-lint: install  ## style of the code, and no outputs in the notebooks
+lint: install  ## style and types of the code, and no outputs in the notebooks
 	@$(BIN)/ruff check nbrec tests app benchmarks book notebooks
+	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/nbstripout --keep-id --verify notebooks/*.ipynb
 
 clean:  ## remove what was built; keeps .venv, data/ and runs/
-	rm -rf _build .pytest_cache .ruff_cache *.egg-info
+	rm -rf _build .pytest_cache .ruff_cache .mypy_cache *.egg-info
 
 address: install  ## make address URL=https://github.com/you/nbrec: set the public address everywhere
 	@$(BIN)/python book/build.py --set-address $(URL)
