@@ -318,7 +318,7 @@ def _chosen(what: str, asked: Iterable | None, known: Iterable, profile: Profile
 
 def _usable(profile: Profile, models: Iterable[str]) -> list[str]:
     """Without the models whose weights cannot be had; each is named in a warning."""
-    reasons = {m: recommenders.missing(profile.models[m].get("model", m)) for m in models}
+    reasons = {m: recommenders.missing(profile.chosen(m).name) for m in models}
     for reason in filter(None, reasons.values()):
         log.warning(reason)
     return [m for m, reason in reasons.items() if not reason]
@@ -357,22 +357,20 @@ def _shared_facts(
 
 def parts(profile: Profile, label: str) -> recommenders.Parts:
     """What the model with this label is made of."""
-    return recommenders.parse(profile.models[label].get("model", label))
+    return recommenders.parse(profile.chosen(label).name)
 
 
 def _task(
     profile: Profile, shared: Mapping[str, Any], label: str, fold: int, folder: str | Path | None,
     documents: pd.Series | None,
 ) -> Task:
-    settings = dict(profile.models[label])
-    name = settings.pop("model", label)
-    share = settings.pop("train_share", 1.0)
-    checks.number("train_share", share, above=0, high=1)
+    chosen = profile.chosen(label)
+    name, settings, share = chosen.name, chosen.settings, chosen.train_share
     made = parts(profile, label)
     seed = seed_of(profile, fold)
     if made.base not in (*recommenders.CLASSICAL, *recommenders.CONTENT):
         settings["seed"] = seed
-    own = settings.pop("contexts", {})
+    own = chosen.contexts
     if not isinstance(own, Mapping) or not set(own) <= set(made.contexts):
         raise ValueError(f"{label}: contexts={own!r}: expected labels for some of "
                          f"{', '.join(made.contexts) or 'none, it has no contexts'}")

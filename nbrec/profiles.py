@@ -15,6 +15,37 @@ VARIANTS = {"original": 0, "truncated": 20}  # items cut off at the left (thesis
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """A model of a profile, what it is and how it is trained told apart.
+
+    Args:
+        name: of the model, for ``recommenders.create``.
+        settings: of the model and its training.
+        contexts: context -> label of the profile that it takes its settings from, where that is
+            not the context's own name.
+        train_share: of the training users.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    contexts: Mapping[str, str]
+    train_share: float = 1.0
+
+    @classmethod
+    def read(cls, label: str, settings: Mapping[str, Any]) -> Chosen:
+        """What a profile says of a label.
+
+        Raises:
+            ValueError: the train_share is no share.
+        """
+        own = dict(settings)
+        chosen = cls(own.pop("model", label), own, own.pop("contexts", {}),
+                     own.pop("train_share", 1.0))
+        checks.number("train_share", chosen.train_share, above=0, high=1)
+        return chosen
+
+
+@dataclass(frozen=True)
 class Profile:
     """Data, models and folds of a run.
 
@@ -85,6 +116,17 @@ class Profile:
                              f"0..{self.n_folds - 1}")
         for fold in self.folds_run:
             checks.whole("folds_run", fold, high=self.n_folds - 1)
+
+    def chosen(self, label: str) -> Chosen:
+        """What the profile says of one of its models.
+
+        Raises:
+            ValueError: there is no such label, or its train_share is no share.
+        """
+        if label not in self.models:
+            raise ValueError(f"profile {self.name!r} has no model {label!r}; expected one of "
+                             f"{', '.join(self.models)}")
+        return Chosen.read(label, self.models[label])
 
     @property
     def folds_text(self) -> str:

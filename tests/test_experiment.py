@@ -21,7 +21,7 @@ from nbrec.data.movielens import MovieLens
 from nbrec.evaluate import Evaluation, evaluate
 from nbrec.models.item_knn import ItemKNN
 from nbrec.preprocessing import SequenceSettings
-from nbrec.profiles import PROFILES, Profile, get_profile
+from nbrec.profiles import PROFILES, Chosen, Profile, get_profile
 from nbrec.sequences import Sequences
 from nbrec.train import CheckpointError
 
@@ -240,7 +240,7 @@ def test_a_changed_setting_runs_again_into_place(finished, change, expected):
 def test_a_changed_default_of_the_code_runs_again(finished, monkeypatch):
     from nbrec.models.item_knn import ItemKNN
 
-    monkeypatch.setattr(ItemKNN.__init__, "__defaults__", (None, 7))
+    monkeypatch.setattr(ItemKNN.__init__, "__defaults__", (None, 7, 0.0))
     assert rerun(finished) == ["item-knn"]
 
 
@@ -267,7 +267,8 @@ def test_a_label_can_stand_for_other_settings_of_a_model(tmp_path):
     df = run(tmp_path, profile, variants=["original"], folds=[0])
     record = records.read_record(df["path"].item())
     assert record["model"] == "narrow"
-    assert record["settings"]["model"] == {"name": "item-knn", "last_n": 2, "neighbours": None}
+    assert record["settings"]["model"] == {"name": "item-knn", "last_n": 2, "neighbours": None,
+                                           "shrinkage": 0.0}
 
 
 def test_ratings_that_are_partly_unknown_switch_the_filter_off(tmp_path):
@@ -311,11 +312,9 @@ def test_all_models_of_the_profiles_exist():
 
     for profile in PROFILES.values():
         for label, settings in profile.models.items():
-            settings = dict(settings)
-            contexts = settings.pop("contexts", {})
-            settings.pop("train_share", None)
-            assert set(contexts.values()) <= set(profile.models)
-            recommenders.create(settings.pop("model", label), pd.Series({1: "a film"}), **settings)
+            chosen = Chosen.read(label, settings)
+            assert set(chosen.contexts.values()) <= set(profile.models)
+            recommenders.create(chosen.name, pd.Series({1: "a film"}), **chosen.settings)
             assert set(experiment.parts(profile, label).contexts) <= set(profile.models)
 
 

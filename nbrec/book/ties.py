@@ -85,8 +85,8 @@ def compare_ties(data: movielens.MovieLens, models: Iterable[str] = ("markov", "
             sequences = build_sequences(reorder_ties(data.ratings, order, seed), profile.sequences)
             train, validation = sequences.shorten(2), sequences.shorten(1)
             for label in models:
-                own = dict(profile.models[label])
-                model = recommenders.create(own.pop("model", label), **own)
+                chosen = profile.chosen(label)
+                model = recommenders.create(chosen.name, **chosen.settings)
                 options = {}
                 if checkpoints is not None and hasattr(model, "train_settings"):
                     options["checkpoint"] = Path(checkpoints, f"{label}-{order}{seed}.safetensors")

@@ -30,7 +30,7 @@ from nbrec.files import atomic
 from nbrec.models.content import Content
 from nbrec.models.fusion import EarlyFusion
 from nbrec.models.graph import Graph
-from nbrec.profiles import Profile, get_profile
+from nbrec.profiles import Chosen, Profile, get_profile
 from nbrec.sequences import Fold, Sequences
 from nbrec.train import History, below
 
@@ -157,13 +157,12 @@ def check(name: str, profile: Profile, fold: int) -> None:
     if parts.user or parts.base == "tfidf":
         raise ValueError(f"{name}: a bundle holds no user vectors and no sparse ones; choose "
                          f"another model, such as {', '.join(NAMES)}")
-    kind, settings, contexts = _settings(name, profile.models[name])
+    kind, _, contexts = _settings(name, profile.models[name])
     for context, label in contexts.items():
         if label not in profile.models or experiment.parts(profile, label).base != context:
             raise ValueError(f"profile {profile.name!r} has no model {label!r} that is {context}, "
                              f"of which {name} is made; expected it among its models")
-        settings |= _settings(label, profile.models[label])[1]
-    if "train_share" in settings:
+    if any(profile.chosen(m).train_share < 1 for m in (name, *contexts.values())):
         raise ValueError(f"{name}: a bundle is trained on all training users; expected settings "
                          "without a train_share")
     if reason := recommenders.missing(kind):
@@ -173,10 +172,9 @@ def check(name: str, profile: Profile, fold: int) -> None:
 def _settings(label: str, settings: Mapping[str, Any]
               ) -> tuple[str, dict[str, Any], dict[str, str]]:
     """Of a label of a profile the model's name, its own settings, and context -> label."""
-    own = dict(settings)
-    name = own.pop("model", label)
-    contexts = {c: c for c in recommenders.parse(name).contexts} | dict(own.pop("contexts", {}))
-    return name, own, contexts
+    chosen = Chosen.read(label, settings)
+    contexts = {c: c for c in recommenders.parse(chosen.name).contexts} | dict(chosen.contexts)
+    return chosen.name, chosen.settings, contexts
 
 
 def _create(profile: Profile, label: str, fold: int, documents: pd.Series | None) -> Any:
