@@ -113,6 +113,7 @@ class Task:
             seconds["context"] = sum(contexts.values())
         chosen = self.facts["settings"]["evaluation"]
         asked = validation if chosen.get("part") == "validation" else test
+        asked = asked.prefixes(chosen.get("n_targets", 1))
         result = evaluate(self.model, asked, chosen["mask_seen"], chosen["top_k"])
         record = self.facts | {
             "data": self.facts["data"]
@@ -343,7 +344,8 @@ def _shared_facts(
                 "top_k": profile.top_k,
                 "ties": "pessimistic",
                 "ks": list(metrics.KS),
-            } | ({"part": "validation"} if profile.on_validation else {}),
+            } | ({"part": "validation"} if profile.on_validation else {})
+            | ({"n_targets": profile.n_targets} if profile.n_targets > 1 else {}),
         },
         "data": {
             "ratings_sha256": data.sha256,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nbrec import checks
+from nbrec import checks, tuning
 from nbrec.preprocessing import SequenceSettings
 
 VARIANTS = {"original": 0, "truncated": 20}  # items cut off at the left (thesis section 2.2)
@@ -67,6 +67,8 @@ class Profile:
             the validation target, instead of whole users; the folds are then repetitions.
         on_validation: whether the validation part is evaluated in place of the test part: for the
             choice of settings.
+        n_targets: how many of each sequence's last items are targets in the evaluation, each given
+            what stands before it; more than the protocol's one only where settings are chosen.
         top_k: how many recommended items are counted for the popularity measures.
         durations: what takes about how long, in words, measured.
     """
@@ -83,6 +85,7 @@ class Profile:
     top_k: int = 20
     leave_one_out: bool = False
     on_validation: bool = False
+    n_targets: int = 1
     durations: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -109,6 +112,7 @@ class Profile:
         checks.whole("n_folds", self.n_folds, low=1)
         checks.whole("seed", self.seed)
         checks.whole("top_k", self.top_k, low=1)
+        checks.whole("n_targets", self.n_targets, low=1)
         for name in ("mask_seen", "leave_one_out", "on_validation"):
             checks.choice(name, getattr(self, name), (False, True))
         if not self.folds_run:
@@ -227,6 +231,25 @@ PROFILES["search"] = Profile(
                   "input_dropout": (0.0, 0.4)},
     }),
 )
+
+
+def _trials(base: Profile) -> dict[str, dict[str, Any]]:
+    """Every trial of every model: those of its draws from the settings of the base profile. The
+    contexts of hybrids have the settings that were chosen for them, so they are tuned first."""
+    chosen = tuning.chosen(base.dataset)
+    models = {c: {**base.models[c], **chosen.get(c, {})} for c in tuning.CONTEXTS}
+    for model, space in tuning.SPACES.items():
+        for trial, drawn in enumerate([{}, *tuning.draws(space)]):
+            settings = {"model": model, **base.models[model], **drawn}
+            if "d_model" in drawn and "d_ff" in settings:
+                settings["d_ff"] = 4 * drawn["d_model"]
+            models[tuning.label(model, trial)] = settings
+    return models
+
+
+PROFILES["tuning"] = Profile(
+    name="tuning", dataset="ml-1m", variants={"original": 0}, folds_run=(0,), on_validation=True,
+    n_targets=tuning.TARGETS, models=_trials(PROFILES["laptop"]))
 # The thesis's Table 2.1 with one test part for all shares.
 PROFILES["shares"] = Profile(
     name="shares", dataset="ml-1m", variants={"truncated": VARIANTS["truncated"]}, folds_run=(0,),

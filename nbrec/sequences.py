@@ -157,6 +157,22 @@ class Sequences:
         return Sequences._made(self.users, self.items[rows], offsets_of(lengths), self.catalogue,
                                self.funnel)
 
+    def prefixes(self, n: int) -> Sequences:
+        """Of each user the whole sequence, and that without the last item, the last two, .. so that
+        the last n items are targets, as far as two items are left: up to n rows a user.
+
+        Raises:
+            ValueError: n is no whole number of 1 or more.
+        """
+        checks.whole("n", n, 1)
+        rows = np.clip(self.lengths - SHORTEST_SEQUENCE + 1, 1, n)
+        owner = np.repeat(np.arange(len(self)), rows)
+        shorter = np.arange(len(owner)) - _offsets(rows)[:-1][owner]
+        lengths = self.lengths[owner] - shorter
+        return Sequences._made(
+            self.users[owner], self.items[_ranges(self.offsets[owner], lengths)], _offsets(lengths),
+            self.catalogue, self.funnel)
+
     def pieces(self, n: int) -> tuple[Sequences, np.ndarray]:
         """Cut into pieces of at most n + 1 items: every item but a user's first is a target once.
 

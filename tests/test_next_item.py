@@ -181,6 +181,8 @@ def test_settings_reach_every_block():
                      (sasrec(20, n_heads=2, d_ff=24, n_layers=3, **kw), 0.3)):
         assert len(model.blocks) == 3 and model.max_length == 7 and model.dropout.p == p
         assert {(b.n_heads, b.w_1.out_features, b.dropout.p) for b in model.blocks} == {(2, 24, p)}
+    model = transformer(20, input_dropout=0.2, **kw)
+    assert model.dropout.p == 0.2 and {b.dropout.p for b in model.blocks} == {0.3}
     assert sasrec(20, d_model=16).blocks[0].w_1.out_features == 16
     assert transformer(20, d_model=16).blocks[0].w_1.out_features == 64
     model = mamba(20, n_layers=3, d_state=5, d_conv=3, expand=3, input_dropout=0.2, residual=False,
@@ -214,7 +216,7 @@ def test_defaults_are_those_of_the_thesis_and_of_the_papers():
         transformer, sasrec, mamba, mamba4rec, xlstm, stack_of, NextItemModel)}
     thesis = {"d_model": 512, "n_layers": 2, "dropout": 0.1, "max_length": 90}
     expected = {
-        "transformer": thesis | {"n_heads": 8, "d_ff": None},
+        "transformer": thesis | {"n_heads": 8, "d_ff": None, "input_dropout": None},
         "mamba": thesis | {"d_state": 16, "d_conv": 8, "expand": 2, "input_dropout": 0.0,
                            "residual": True, "zoh": False},
         "xlstm": thesis | {"n_heads": 8, "expand": 2, "input_dropout": 0.0, "form": "thesis",

@@ -656,3 +656,12 @@ def test_a_cell_of_a_mixed_column_that_is_no_whole_number_is_named(column, value
     named = f"column {column} of type object has .* in row 2|have no {column}"
     with pytest.raises(ValueError, match=named):
         build_sequences(pd.DataFrame(cells), SequenceSettings(1, 9, min_rating=None))
+
+
+def test_prefixes_make_the_last_items_targets():
+    whole = Sequences(np.array([7, 9]), np.arange(7), np.array([0, 2, 7]), np.arange(7))
+    made = whole.prefixes(3)
+    assert [made[u].tolist() for u in range(len(made))] == [
+        [0, 1], [2, 3, 4, 5, 6], [2, 3, 4, 5], [2, 3, 4]]
+    assert made.users.tolist() == [7, 9, 9, 9] and made.targets().tolist() == [1, 6, 5, 4]
+    assert len(whole.prefixes(99)) == 1 + 4 and whole.prefixes(1).digest() == whole.digest()

@@ -207,11 +207,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def transformer(n_items: int, d_model: int = 512, n_layers: int = 2, n_heads: int = 8,
-                d_ff: int | None = None, dropout: float = 0.1, max_length: int = 90
-                ) -> NextItemModel:
-    """The thesis's Transformer; the defaults are those of its Table 3.1."""
+                d_ff: int | None = None, dropout: float = 0.1, input_dropout: float | None = None,
+                max_length: int = 90) -> NextItemModel:
+    """The thesis's Transformer; the defaults are those of its Table 3.1.
+
+    ``input_dropout`` acts on the embeddings; None takes ``dropout``, as the thesis does.
+    """
     blocks = [TransformerBlock(d_model, n_heads, d_ff, dropout) for _ in _layers(n_layers)]
-    return NextItemModel(n_items, blocks, d_model, max_length, dropout)
+    return NextItemModel(n_items, blocks, d_model, max_length,
+                         dropout if input_dropout is None else input_dropout)
 
 
 def sasrec(n_items: int, d_model: int = 64, n_layers: int = 2, n_heads: int = 1,
