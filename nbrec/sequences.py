@@ -167,11 +167,11 @@ class Sequences:
         checks.whole("n", n, 1)
         rows = np.clip(self.lengths - SHORTEST_SEQUENCE + 1, 1, n)
         owner = np.repeat(np.arange(len(self)), rows)
-        shorter = np.arange(len(owner)) - _offsets(rows)[:-1][owner]
+        shorter = np.arange(len(owner)) - offsets_of(rows)[:-1][owner]
         lengths = self.lengths[owner] - shorter
         return Sequences._made(
-            self.users[owner], self.items[_ranges(self.offsets[owner], lengths)], _offsets(lengths),
-            self.catalogue, self.funnel)
+            self.users[owner], self.items[ranges(self.offsets[owner], lengths)],
+            offsets_of(lengths), self.catalogue, self.funnel)
 
     def pieces(self, n: int) -> tuple[Sequences, np.ndarray]:
         """Cut into pieces of at most n + 1 items: every item but a user's first is a target once.
