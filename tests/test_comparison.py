@@ -247,3 +247,18 @@ def test_the_notice_says_which_models_and_folds_the_reference_has(tmp_path, monk
         "The reference run is being made anew on the rebuilt MovieLens 1M (there says what that "
         "is). There are now, on original sequences 2 folds of Item-KNN, xLSTM + GAT; 1 fold of "
         "Mamba. And on truncated sequences 2 folds of Item-KNN.")
+
+
+def test_the_reference_is_taken_on_the_folds_of_the_model_that_others_are_held_against(
+        tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "reference_folder", lambda name: tmp_path / name)
+    assert comparison.reference_runs(["gat"], "item-knn").empty  # no folder
+    for model, folds in {"item-knn": (0, 1, 2), "gat": (1, 2, 3), "mamba": (0, 5), "gcn": (0, 1),
+                         "ease": ()}.items():
+        for fold in folds:
+            save(tmp_path / "laptop", model=model, fold=fold)
+    save(tmp_path / "laptop", model="mamba", fold=1, variant="truncated")
+    held = comparison.reference_runs(["gat", "mamba", "ease"], "item-knn")
+    assert held.groupby("model")["fold"].agg(sorted).to_dict() == {
+        "gat": [1, 2], "item-knn": [0, 1, 2]}  # Mamba shares one fold, GCN was not asked for
+    assert comparison.reference_runs(["ease"], "item-knn").empty

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from nbrec.book import plots
-from nbrec.sequences import FunnelStep
+from nbrec.sequences import FunnelStep, Sequences
 
 pytestmark = pytest.mark.usefixtures("style")
 
@@ -169,6 +169,28 @@ def test_training_curves_mark_the_best_epoch():
         assert lines["best: epoch 2, loss 2.500"].get_xydata().tolist() == [[2, 2.5]]
 
 
+def test_training_curves_name_what_they_are_compared_with():
+    history = {"train_loss": [3.0, 2.0], "validation_loss": [3.5, 2.5], "best_epoch": 1}
+    ax = plots.training_curves(history, lines={"chance": 7.0, "popularity": 3.25}).axes[0]
+    assert texts(ax) == ["chance: 7.00", "popularity: 3.25"]
+    assert [t.get_position() for t in ax.texts] == [(2, 7.0), (2, 3.25)]  # above the best epoch
+    assert ax.get_ylim()[1] > 7
+
+
+def test_loss_curves_draw_one_model_each_and_mark_its_best_epoch():
+    curves = pd.DataFrame({
+        "model": ["mamba"] * 3 + ["xlstm"] * 2, "epoch": [1, 2, 3, 1, 2],
+        "train_loss": [5.0, 4.0, 3.0, 6.0, 5.0], "validation_loss": [5.5, 4.5, 4.75, 6.5, 5.5],
+        "best": [False, True, False, False, True]})
+    first, second = plots.loss_curves(curves, [["mamba"], ["xlstm", "mamba"]], True).axes
+    training, validation, best = first.lines
+    assert training.get_ydata().tolist() == [5, 4, 3] and training.get_linestyle() == "--"
+    assert validation.get_xydata().tolist() == [[1, 5.5], [2, 4.5], [3, 4.75]]
+    assert best.get_xydata().tolist() == [[2, 4.5]]
+    assert [t.get_text() for t in second.get_legend().get_texts()] == ["xLSTM", "Mamba"]
+    assert len(plots.loss_curves(curves, [["mamba"]]).axes[0].lines) == 2  # no training loss
+
+
 def test_attention_map_shows_the_past_only():
     weights = np.array([[[1, 0, 0], [0.25, 0.75, 0], [0.2, 0.3, 0.5]]] * 2)
     weights[1, 2] = [0.6, 0.4, 0]
@@ -198,6 +220,13 @@ def test_matrices_share_a_scale_only_in_an_equation():
     assert [ax.images[0].get_clim() for ax in (a, signed)] == [(0, 2), (-2, 2)]
     assert gates.images[0].get_clim() == (0.8, 1)  # from 0 all cells would look alike
     assert not texts(a) and [p.get_xy() for p in a.patches] == [(-0.5, -0.5), (0.5, 0.5)]
+
+
+def test_matrices_with_numbers_need_no_bar_of_colours():
+    fig = plots.matrices({"a": np.array([[10.0, 62.04]])}, ["row"], numbers="{:.1f}")
+    assert len(fig.axes) == 1 and texts(fig.axes[0]) == ["10.0", "62.0"]
+    assert [to_rgb(t.get_color()) for t in fig.axes[0].texts] == [
+        to_rgb(plots.INK), to_rgb(plots.PAPER)]
 
 
 def test_matrices_names_the_panel_that_does_not_fit():
@@ -288,6 +317,31 @@ def test_table_formats_and_marks_the_best():
     assert bold == {"30.0%", "345"}
 
 
+def test_sequences_table_counts_what_is_predicted():
+    held = Sequences(np.array([1, 2]), np.array([5, 6, 7, 5, 6], np.int32), np.array([0, 3, 5]),
+                     np.arange(8))
+    assert plots.sequences_table({"test": held}).data["test"].to_dict() == {
+        "users": 2, "interactions": 5, "predictions": 3, "films": 3, "films per user, median": 2}
+
+
+def test_beside_table_has_a_row_for_each_metric_of_each_model():
+    rows = [("ease", "original", "hr@20", "thesis", 0.2, 0.01),
+            ("ease", "original", "hr@20", "ours", 0.25, math.nan),
+            ("ease", "original", "hr@20", "difference, ours", -0.05, math.nan),
+            ("ease", "original", "hr@1", "thesis", 0.1, 0.01),
+            ("ease", "original", "mrr@1", "thesis", 0.1, 0.01),
+            ("gat", "original", "hr@20", "ours", 0.5, 0.1)]
+    df = pd.DataFrame(rows, columns=["model", "variant", "metric", "source", "value", "sd"])
+    shown = plots.beside_table(df, ["hr@1", "hr@20"]).data
+    assert shown.index.tolist() == [("EASE", "HR@1"), ("EASE", "HR@20"), ("GAT", "HR@20")]
+    assert shown.loc[("EASE", "HR@20")].tolist() == [
+        "0.2000\u00a0±\u00a00.0100", "0.2500", "−0.0500"]
+    assert shown.loc[("GAT", "HR@20")].tolist() == ["–", "0.5000\u00a0±\u00a00.1000", "–"]
+    both = pd.concat([df, df.assign(variant="truncated")]).query("model == 'ease'")
+    assert plots.beside_table(both, ["hr@20"]).data.index.tolist() == [
+        ("original", "HR@20"), ("truncated", "HR@20")]
+
+
 def test_results_table_marks_the_best_of_each_column():
     styler = plots.results_table(summary(), ["ndcg@20", "seconds"], sort="ndcg@20")
     assert styler.data.index.tolist() == ["Transformer", "EASE", "Item-KNN"]
@@ -336,6 +390,16 @@ def test_detailed_table_keeps_thesis_and_runs_apart():
 
 
 # --- interactive figures -------------------------------------------------------------------------
+
+
+def test_a_slider_has_a_step_for_each_label():
+    go = pytest.importorskip("plotly.graph_objects")
+    fig = go.Figure(go.Bar(x=[1], y=[2]))
+    plots.add_slider(fig, {"0.5": [{"y": [[3]]}], "1": [{"y": [[2]]}]}, prefix="t = ", active=1)
+    (slider,) = fig.layout.sliders
+    assert slider.active == 1 and slider.currentvalue.prefix == "t = "
+    assert [(s.label, s.method, s.args) for s in slider.steps] == [
+        ("0.5", "restyle", ({"y": [[3]]},)), ("1", "restyle", ({"y": [[2]]},))]
 
 
 def test_plotly_in_the_book_asks_no_other_host(monkeypatch):

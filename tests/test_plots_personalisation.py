@@ -130,6 +130,13 @@ def test_every_point_has_its_interval_and_its_colour():
         assert ax.get_ylim()[0] == 0 and ax.get_ylim()[1] > 0.9
 
 
+def test_differences_have_a_line_at_zero_and_room_below_it():
+    below = groups().assign(low=-0.4)
+    ax = plots.by_group(below, "films").axes[-1]
+    assert ax.get_ylim()[0] < -0.4
+    assert [0, 0] in [line.get_ydata() for line in ax.lines if len(line.get_ydata()) == 2]
+
+
 @pytest.mark.parametrize("draw", [
     lambda: plots.popularity_density(histograms(a={1.0: 1}, b={9.0: 9}, c={9.0: 9, 99.0: 9})),
     lambda: plots.popularity_density(histograms(**{

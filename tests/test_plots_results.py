@@ -4,6 +4,7 @@ import matplotlib
 
 matplotlib.use("agg")
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -45,6 +46,35 @@ def test_intervals_are_drawn_in_order_beside_the_corrected_thesis():
     assert hollow.get_xydata().tolist() == [[0.0879, 0], [0.1753, 2]]
     with pytest.raises(ValueError, match="hr@7"):
         plots.metric_intervals(summary(), "hr@7")
+
+
+def test_intervals_stand_side_by_side():
+    _, ax = plt.subplots()
+    nan = math.nan
+    plots.intervals(ax, {"mamba": [(0.2, 0.1, 0.5), (nan, nan, nan)],
+                         "own words": [(0.3, 0.2, 0.4), (0.6, 0.5, 0.7)]}, ["few", "many"])
+    mamba, other = ax.containers
+    assert mamba[0].get_color() == plots.MODEL_COLOURS["mamba"] and mamba.get_label() == "Mamba"
+    assert other.get_label() == "own words"
+    assert mamba[0].get_xdata()[0] == pytest.approx(-0.15)
+    assert other[0].get_xdata().tolist() == pytest.approx([0.15, 1.15])
+    assert [s[:, 1].tolist() for s in other[2][0].get_segments()] == [
+        pytest.approx([0.2, 0.4]), pytest.approx([0.5, 0.7])]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["few", "many"]
+
+
+def test_pairs_table_says_what_is_significant_and_over_what():
+    pairs = pd.DataFrame({
+        "first": ["gat", "xlstm+gat"], "second": ["item-knn", "xlstm"], "difference": [-0.02, 0.01],
+        "low": [-0.03, -0.01], "high": [-0.01, 0.03], "p_value": [0.001, 0.4], "n": [10, 1234],
+        "basis": ["folds", "users"], "p_holm": [0.002, 0.4]})
+    shown = plots.pairs_table(pairs, "hr@20", "Here.")
+    assert shown.data.to_dict("index") == {
+        "GAT minus Item-KNN": {"HR@20": "−0.0200", "95% interval": "−0.0300 to −0.0100",
+                               "p (Holm)": 0.002, "significant": "yes", "over": "10 folds"},
+        "xLSTM + GAT minus xLSTM": {"HR@20": "+0.0100", "95% interval": "−0.0100 to +0.0300",
+                                    "p (Holm)": 0.4, "significant": "no", "over": "1,234 users"}}
+    assert shown.caption.startswith("Here. Tests over folds") and "all 2 pairs" in shown.caption
 
 
 def test_pairs_stand_in_the_upper_half_and_dots_mark_those_told_apart():

@@ -5,7 +5,7 @@ Everything here reads a table of `records.load_records` and returns a table or a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
 from itertools import combinations
@@ -60,6 +60,31 @@ def reference_notice(folder: str = "laptop", data: str = "[chapter 2](02_data.ip
                   for n, models in sorted(folds.groupby(folds), reverse=True)]
         there.append(f"on {variant} sequences {'; '.join(groups)}")
     return f"{made}. There are now, {'. And '.join(there)}."
+
+
+def reference_runs(
+    models: Iterable[str], against: str, folder: str = "laptop", variant: str = "original",
+) -> pd.DataFrame:
+    """Committed records of some models on the folds that another model has as well.
+
+    Args:
+        models: those wanted.
+        against: the model that they are compared with; it comes along.
+        folder: of committed records; it need not exist.
+        variant: which sequences.
+
+    Returns:
+        as `load_records`; without models that share fewer than two folds with `against`, and
+        empty if no other model is left.
+    """
+    try:
+        df = load_records(paths.reference_folder(folder)).query("variant == @variant")
+    except FileNotFoundError:
+        return pd.DataFrame(columns=["model", "fold"])
+    df = df[df["fold"].isin(df.loc[df["model"] == against, "fold"])]
+    folds = df.groupby("model")["fold"].nunique()
+    chosen = [m for m in dict.fromkeys([against, *models]) if folds.get(m, 0) > 1]
+    return df[df["model"].isin(chosen if len(chosen) > 1 else [])]
 
 
 # --- the thesis's printed numbers ----------------------------------------------------------------

@@ -19,6 +19,7 @@ from nbrec.book.plots.data import (
 )
 from nbrec.book.plots.models import (
     attention_map,
+    loss_curves,
     matrices,
     training_curves,
 )
@@ -29,9 +30,11 @@ from nbrec.book.plots.personalisation import (
 )
 from nbrec.book.plots.results import (
     critical_difference,
+    intervals,
     metric_intervals,
     overview_table,
     pair_matrix,
+    pairs_table,
     rank_agreement,
     truncation_effect,
 )
@@ -54,10 +57,13 @@ from nbrec.book.plots.style import (
     use_style,
 )
 from nbrec.book.plots.tables import (
+    add_slider,
+    beside_table,
     comparison_table,
     detailed_table,
     mean_sd,
     results_table,
+    sequences_table,
     show_plotly,
     signed,
     span,

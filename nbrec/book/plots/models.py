@@ -8,20 +8,27 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from nbrec.book.plots.style import BLUE, INK, MUTED, PAPER, VERMILION, WIDTH
+from nbrec.book.plots.style import BLUE, INK, MUTED, PAPER, VERMILION, WIDTH, model_style
 
 
-def training_curves(history: Any, ax: Axes | None = None, colour: str = BLUE) -> Figure:
+def training_curves(
+    history: Any, ax: Axes | None = None, colour: str = BLUE,
+    lines: Mapping[str, float] | None = None,
+) -> Figure:
     """Loss on the training and validation part by epoch (thesis Figure 4.1), the best one marked.
 
     Args:
         history: `train_loss` and `validation_loss` (nats) and `best_epoch` (counted from 0), as
             attributes or as keys, as in `train.History` or the history of a record.
+        ax: where to draw; by default a new figure.
+        colour: of both curves.
+        lines: name -> loss of something to compare with, such as popularity alone.
     """
     get = history.get if isinstance(history, Mapping) else lambda key: getattr(history, key)
     train, validation, best = get("train_loss"), get("validation_loss"), get("best_epoch")
@@ -37,8 +44,42 @@ def training_curves(history: Any, ax: Axes | None = None, colour: str = BLUE) ->
     ax.set(xlabel="epoch", ylabel="cross-entropy per item (nats)")
     ax.set_xlim(0.5, len(epochs) + 0.5)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend()
+    for name, loss in (lines or {}).items():
+        ax.axhline(loss, color=INK, linewidth=1, linestyle=(0, (1, 3)))
+        side = ("left", "center", "right")[min(3 * best // len(epochs), 2)]
+        ax.text(best + 1, loss, f"{name}: {loss:.2f}", va="bottom", ha=side)  # above the best one
+        ax.set_ylim(top=max(ax.get_ylim()[1], loss + 0.35))
+    ax.legend(loc="lower left" if lines else "best")
     return ax.figure
+
+
+def loss_curves(
+    curves: pd.DataFrame, panels: Sequence[Sequence[str]], training: bool = False,
+    ylabel: str = "cross-entropy per item (nats)",
+) -> Figure:
+    """Validation loss of several models by epoch, the best epoch of each marked.
+
+    Args:
+        curves: of `records.histories`, one fold.
+        panels: the models of each panel, side by side.
+        training: whether to draw the loss on the training part as well, dashed.
+        ylabel: what the loss is.
+    """
+    fig, axes = plt.subplots(1, len(panels), sharey=True, squeeze=False, figsize=(WIDTH, 3.2))
+    for ax, models in zip(axes[0], panels, strict=True):
+        for model in models:
+            label, colour, marker = model_style(model)
+            own = curves[curves["model"] == model]
+            if training:
+                ax.plot(own["epoch"], own["train_loss"], "--", color=colour, linewidth=1.2)
+            ax.plot(own["epoch"], own["validation_loss"], color=colour, label=label)
+            best = own[own["best"]]
+            ax.plot(best["epoch"], best["validation_loss"], marker, color=colour,
+                    markerfacecolor=PAPER, markeredgewidth=1.6)
+        ax.set_xlabel("epoch")
+        ax.legend()
+    axes[0][0].set_ylabel(ylabel)
+    return fig
 
 
 def attention_map(
@@ -86,9 +127,9 @@ def attention_map(
 def matrices(
     panels: Mapping[str, np.ndarray], rows: Sequence[str] | None = None,
     columns: Sequence[str] | None = None, xlabel: str = "", ylabel: str = "",
-    signs: Sequence[str] | None = None, chunk: int = 0, longest: int = 34,
+    signs: Sequence[str] | None = None, chunk: int = 0, longest: int = 34, numbers: str = "",
 ) -> Figure:
-    """Matrices side by side, with numbers in the cells if there are signs between the panels.
+    """Matrices side by side, with or without numbers in the cells.
 
     Blue cells start at 0, or at the smallest value if that is above half of the largest; a panel
     with negative values is red and blue around 0. NaN leaves a cell empty.
@@ -101,6 +142,9 @@ def matrices(
         signs: what stands behind each panel but the last, as in an equation: "+", "=". All panels
             then share one scale.
         chunk: frame squares of this size along the diagonals.
+        longest: names of rows are cut to this many characters.
+        numbers: format of the numbers in the cells, such as "{:.1f}"; then no bar explains the
+            colours. By default none, and two decimals if there are signs.
     """
     panels = {name: np.asarray(values, float) for name, values in panels.items()}
     first = next(iter(panels.values()))
@@ -108,7 +152,8 @@ def matrices(
         raise ValueError(f"panels {wrong}: expected matrices of {len(first)} rows as in the first")
     if rows is not None and len(rows) != len(first):
         raise ValueError(f"{len(rows)} names for {len(first)} rows")
-    height = 0.24 * len(first) + 1.4 if signs is None else 2.3
+    numbers = numbers or ("{:.2f}" if signs is not None else "")
+    height = 2.3 if signs is not None else 0.24 * len(first) + (1.0 if numbers else 1.4)
     fig, axes = plt.subplots(1, len(panels), sharey=True, squeeze=False, figsize=(WIDTH, height),
                              width_ratios=[v.shape[1] / first.shape[1] for v in panels.values()])
     if signs is not None:
@@ -128,12 +173,13 @@ def matrices(
         for corner in np.arange(0, len(first) if chunk else 0, chunk or 1) - 0.5:
             ax.add_patch(Rectangle((corner, corner), chunk, chunk, fill=False,
                                    edgecolor=VERMILION if low >= 0 else INK, linewidth=1.6))
-        if signs is None:
+        if not numbers:
             fig.colorbar(image, ax=ax, orientation="horizontal", shrink=0.8, aspect=16)
-        else:
-            for (i, j), value in np.ndenumerate(values):
-                ax.text(j, i, f"{value:.2f}", ha="center", va="center",
-                        color=PAPER if abs(value) > 0.6 * high else INK)
+        for (i, j), value in np.ndenumerate(values) if numbers else ():
+            ax.text(j, i, numbers.format(value), ha="center", va="center",
+                    fontsize=None if signs is not None else 8 if len(panels) < 3 else 6,
+                    color=PAPER if abs(value) > 0.6 * high else INK)
+        if signs is not None:
             if place < len(signs):
                 ax.annotate(signs[place], (1, 0.5), (10, 0), xycoords="axes fraction", va="center",
                             textcoords="offset points", ha="center", fontsize=13)

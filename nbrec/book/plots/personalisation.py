@@ -13,6 +13,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from nbrec.book.plots.results import intervals
 from nbrec.book.plots.style import INK, WIDTH, metric_label, model_style
 
 # Which figure of the thesis shows which model, on original sequences.
@@ -122,21 +123,19 @@ def by_group(groups: pd.DataFrame, xlabel: str) -> Figure:
     for (variant, metric), part in groups.groupby(["variant", "metric"], sort=False):
         ax = axes[variants.index(variant), metrics.index(metric)]
         names = part.sort_values("place").drop_duplicates("place").set_index("place")["group"]
-        for number, model in enumerate(models):
-            rows = part[part["model"] == model].sort_values("place")
-            label, colour, marker = model_style(model)
-            shift = 0.6 * ((number + 0.5) / len(models) - 0.5)  # side by side within the group
-            ax.errorbar(rows["place"] + shift, rows["mean"],
-                        [rows["mean"] - rows["low"], rows["high"] - rows["mean"]], color=colour,
-                        marker=marker, markersize=5, linewidth=1, elinewidth=1.4, capsize=0,
-                        label=label)
-        ax.set_xticks(names.index, names)
-        ax.grid(axis="x", visible=False)
+        places = range(names.index.max() + 1)
+        lines = {model: part[part["model"] == model].set_index("place").reindex(places)
+                 for model in models}
+        intervals(ax, {m: own[["mean", "low", "high"]] for m, own in lines.items()},
+                  names.reindex(places).fillna(""))
         ax.set_ylabel(metric_label(metric))
         ax.set_title(f"{variant} sequences" if variant else "")
     for ax in axes[-1]:
         ax.set_xlabel(xlabel)
-        ax.set_ylim(bottom=0)
+        if groups["low"].min() < 0:  # differences
+            ax.axhline(0, color=INK, linewidth=0.8)
+        else:
+            ax.set_ylim(bottom=0)
     handles = {label: handle for ax in axes.flat
                for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     fig.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3,

@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from nbrec.book.plots.style import (
     BLUE,
     INK,
+    MODEL_LABELS,
     MUTED,
     PAPER,
     VERMILION,
@@ -23,7 +24,7 @@ from nbrec.book.plots.style import (
     model_label,
     model_style,
 )
-from nbrec.book.plots.tables import _dress, mean_sd
+from nbrec.book.plots.tables import _dress, mean_sd, signed, table
 
 
 def metric_intervals(
@@ -77,6 +78,54 @@ def metric_intervals(
                                   linestyle="none", label="thesis"))
     fig.legend(handles=handles, loc="outside upper right", ncols=2)
     return fig
+
+
+def intervals(ax: plt.Axes, lines: Mapping[str, np.ndarray], ticks: Sequence[str]) -> None:
+    """Means with their intervals over the same groups, a line for each model, side by side.
+
+    Args:
+        ax: where to draw.
+        lines: model -> (G, 3) float: mean, low and high of each group, NaN where there is none;
+            other labels get colours and markers in turn.
+        ticks: names of the G groups.
+    """
+    for number, (name, values) in enumerate(lines.items()):
+        label, colour, marker = model_style(name)
+        if name not in MODEL_LABELS:
+            colour, marker = f"C{number}", "osD^vP"[number % 6]
+        mean, low, high = np.asarray(values, float).T
+        places = np.flatnonzero(~np.isnan(mean))
+        mean, low, high = mean[places], low[places], high[places]
+        shift = 0.6 * ((number + 0.5) / len(lines) - 0.5)
+        ax.errorbar(places + shift, mean, [mean - low, high - mean], color=colour, marker=marker,
+                    markersize=5, linewidth=1, elinewidth=1.4, label=label)
+    ax.set_xticks(range(len(ticks)), ticks)
+    ax.grid(axis="x", visible=False)
+
+
+def pairs_table(
+    pairs: pd.DataFrame, metric: str = "ndcg@20", caption: str | None = None, level: float = 0.05,
+):
+    """How far models are apart, pair by pair, with 95% intervals and Holm's correction.
+
+    Args:
+        pairs: of `claims.judge`.
+        metric: what the differences are of.
+        caption: stands below the table, before the sentence on the tests.
+        level: of significance.
+    """
+    frame = pd.DataFrame({
+        metric_label(metric): [signed(d) for d in pairs["difference"]],
+        "95% interval": [f"{signed(low)} to {signed(high)}"
+                         for low, high in zip(pairs["low"], pairs["high"], strict=True)],
+        "p (Holm)": pairs["p_holm"].to_numpy(),
+        "significant": np.where(pairs["p_holm"] < level, "yes", "no"),
+        "over": [f"{n:,} {basis}" for n, basis in zip(pairs["n"], pairs["basis"], strict=True)]},
+        index=[f"{model_label(a)} minus {model_label(b)}"
+               for a, b in zip(pairs["first"], pairs["second"], strict=True)])
+    text = (f"Tests over folds are corrected t-tests, those over users bootstraps; p-values are "
+            f"corrected for all {len(pairs)} pairs (Holm), and significant is {level:.0%}.")
+    return table(frame, " ".join(([caption] if caption else []) + [text]), digits=3)
 
 
 def pair_matrix(pairs: pd.DataFrame, order: list[str], metric: str = "ndcg@20") -> Figure:

@@ -10,20 +10,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nbrec.book.plots.style import metric_label, model_style
+from nbrec.book.plots.style import metric_label, model_label, model_style
+from nbrec.sequences import Sequences
 
 
 def show_plotly(fig: Any, name: str) -> Any:
     """Show a Plotly figure: inside the book without any request, elsewhere as Plotly does.
 
     Args:
-        fig: a plotly Figure.
+        fig: a plotly Figure; it gets a white ground, and narrow margins if it sets none.
         name: id of the element, unique on its page; fixed, so that the page stays the same.
 
     Returns:
         IPython HTML if `$NBREC_BOOK` is set to 1 (the pages load plotly.min.js), else None after
         `fig.show()`.
     """
+    narrow = {"l": 10, "r": 10, "t": 40 if fig.layout.title.text else 10, "b": 10}
+    fig.update_layout(template="plotly_white", margin=narrow | fig.layout.margin.to_plotly_json())
     if os.environ.get("NBREC_BOOK") != "1":
         return fig.show()
     from IPython.display import HTML
@@ -32,6 +35,25 @@ def show_plotly(fig: Any, name: str) -> Any:
     html = to_html(fig, include_plotlyjs=False, full_html=False, div_id=name, auto_play=False,
                    config={"responsive": True, "displaylogo": False})
     return HTML(f'<div class="plotly-figure">{html}</div>')
+
+
+def add_slider(
+    fig: Any, steps: Mapping[str, Sequence[Any]], method: str = "restyle", prefix: str = "",
+    active: int = 0,
+) -> None:
+    """Put a slider below a Plotly figure.
+
+    Args:
+        fig: a plotly Figure, drawn as it is at the active step.
+        steps: label -> arguments of the Plotly method.
+        method: "restyle" changes traces, "update" traces and layout, "animate" shows frames.
+        prefix: stands before the label.
+        active: place of the step that is shown first.
+    """
+    fig.update_layout(sliders=[{
+        "active": active, "currentvalue": {"prefix": prefix}, "pad": {"t": 45},
+        "steps": [{"label": label, "method": method, "args": list(args)}
+                  for label, args in steps.items()]}])
 
 
 def mean_sd(
@@ -120,6 +142,23 @@ def _dress(styler, caption: str | None, small: bool = False, sortable: bool = Fa
     return styler.set_caption(caption) if caption else styler
 
 
+def sequences_table(parts: Mapping[str, Sequences], caption: str | None = None):
+    """What variants or parts of the sequences hold, a column for each.
+
+    Predictions are what a sequence model learns from or is tested on place by place: every film
+    of a user but the first.
+
+    Args:
+        parts: heading -> Sequences.
+        caption: stands below the table.
+    """
+    return table(pd.DataFrame({name: {
+        "users": len(part), "interactions": len(part.items),
+        "predictions": len(part.items) - len(part), "films": len(np.unique(part.items)),
+        "films per user, median": int(np.median(part.lengths))}
+        for name, part in parts.items()}), caption)
+
+
 def results_table(
     summary: pd.DataFrame, metrics: Sequence[str] = ("hr@1", "hr@20", "hr@300", "ndcg@20"),
     variant: str = "original", caption: str | None = None, sort: str | None = None,
@@ -188,6 +227,31 @@ def comparison_table(
     below = [f"{sign} {note}; the difference is taken to that." for note, sign in signs.items()]
     text = " ".join(([caption] if caption else []) + below)
     return _dress(frame.style.set_properties(**{"text-align": "right"}), text or None)
+
+
+def beside_table(beside: pd.DataFrame, metrics: Sequence[str], caption: str | None = None):
+    """A few metrics of the thesis beside those of runs: a column for each source.
+
+    Args:
+        beside: of `comparison.beside_thesis`; several tables may stand below each other.
+        metrics: rows of each model, in this order.
+        caption: stands below the table.
+    """
+    chosen = beside[beside["metric"].isin(metrics)]
+    cells: dict[str, dict[tuple[str, str, str], str]] = {}
+    for row in chosen.itertuples():
+        text = signed(row.value) if row.source.startswith("difference") else mean_sd(
+            row.value, row.sd, digits=4 if "@" in row.metric else None)
+        cells.setdefault(row.source, {})[row.variant, row.model, row.metric] = text
+    models = dict.fromkeys(zip(chosen["variant"], chosen["model"], strict=True))
+    rows = [(*model, metric) for model in models for metric in metrics]
+    frame = pd.DataFrame(cells).reindex(pd.MultiIndex.from_tuples(rows)).dropna(how="all")
+    frame = frame.fillna("–")
+    frame = frame.rename(model_label, level=1).rename(metric_label, level=2)
+    for level in (1, 0):  # what is the same everywhere belongs into the caption
+        if frame.index.get_level_values(level).nunique() == 1:
+            frame = frame.droplevel(level)
+    return _dress(frame.style.set_properties(**{"text-align": "right"}), caption)
 
 
 def detailed_table(
