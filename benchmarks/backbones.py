@@ -29,7 +29,7 @@ from transformer import (  # the script next to this one
 
 from nbrec.book.growth import peak_megabytes
 from nbrec.models.next_item import NextItemModel, mamba, transformer, xlstm
-from nbrec.train import Run, TrainSettings, batches
+from nbrec.train import SequenceTrainer, TrainSettings, batches
 
 
 class Residual(nn.Module):
@@ -67,7 +67,7 @@ PEERS = {"transformers mamba": transformers_mamba, "PyPI xlstm": pypi_xlstm,
          "PyPI xlstm, plain loop": pypi_xlstm}
 
 
-def step(name: str, run: Run, batch: list) -> None:
+def step(name: str, run: SequenceTrainer, batch: list) -> None:
     (plain_step if name.endswith("plain loop") else nbrec_step)(run, batch)
 
 
@@ -77,18 +77,18 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--models", nargs="*", default=["transformer", "mamba", "xlstm"])
-    parser.add_argument("--groups", type=int, default=4)
+    parser.add_argument("--micro-batches", type=int, default=4)
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     options = parser.parse_args()
     makers = MODELS | PEERS
     names = [options.memory] if options.memory else options.models
     names = names + list(PEERS) if options.peers else names
-    train, settings = synthetic_sequences(), TrainSettings(groups=options.groups)
+    train, settings = synthetic_sequences(), TrainSettings(micro_batches=options.micro_batches)
     users = settings.batch_size * options.batches
     order = np.random.default_rng(0).permutation(len(train))[:users]
-    work = list(batches(train, order, settings.batch_size, settings.groups, 90))
-    runs = {name: Run(makers[name](ITEMS, d_model=options.d_model).train(), settings)
+    work = list(batches(train, order, settings.batch_size, settings.micro_batches, 90))
+    runs = {name: SequenceTrainer(makers[name](ITEMS, d_model=options.d_model).train(), settings)
             for name in names}
     if options.memory:
         before = peak_megabytes()
@@ -96,7 +96,7 @@ def main() -> None:
             step(options.memory, runs[options.memory], batch)
         print(peak_megabytes() - before)
         return
-    scale = (len(train.items) - len(train)) / sum(len(g[2]) for batch in work for g in batch)
+    scale = (len(train.items) - len(train)) / sum(len(m.targets) for batch in work for m in batch)
     seconds = {name: [] for name in names}
     for name, run in runs.items():
         step(name, run, work[0])

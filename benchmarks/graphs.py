@@ -18,7 +18,7 @@ from transformer import synthetic_sequences
 
 from nbrec.book.growth import peak_megabytes
 from nbrec.models.graph import Graph, gat, gcn, lightgcn
-from nbrec.train import RankingRun, TrainSettings
+from nbrec.train import GraphTrainer, TrainSettings
 
 MODELS = {"lightgcn": lightgcn, "gcn": gcn, "gat": gat}
 
@@ -63,7 +63,7 @@ def main() -> None:
     made = {name: MODELS[name](graph) for name in options.models}
     if options.peers:
         made |= {f"{name}, torch-geometric": peer(name, graph) for name in options.models}
-    runs = {name: RankingRun(model.train(), settings) for name, model in made.items()}
+    runs = {name: GraphTrainer(model.train(), settings) for name, model in made.items()}
     work = {name: run.train_batches(sequences, np.random.default_rng(0))
             for name, run in runs.items()}
     seconds = {name: [] for name in runs}

@@ -27,7 +27,7 @@ from transformer import synthetic_sequences
 
 from nbrec.models.next_item import transformer
 from nbrec.sequences import Sequences
-from nbrec.train import Run, TrainSettings, batches
+from nbrec.train import SequenceTrainer, TrainSettings, batches
 
 WIDTH, LONGEST, BATCH = 128, 90, 128
 
@@ -39,11 +39,12 @@ def seen_only(train: Sequences) -> Sequences:
 
 
 def ours(train: Sequences) -> float:
-    run = Run(transformer(train.n_items, WIDTH).train(), TrainSettings(batch_size=BATCH))
+    net = transformer(train.n_items, WIDTH).train()
+    trainer = SequenceTrainer(net, TrainSettings(batch_size=BATCH))
     order = np.random.default_rng(0).permutation(len(train))
     began = time.perf_counter()
-    for batch in batches(train, order, BATCH, run.settings.groups, LONGEST):
-        run.step(batch)
+    for batch in batches(train, order, BATCH, trainer.settings.micro_batches, LONGEST):
+        trainer.step(batch)
     return time.perf_counter() - began
 
 

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from nbrec.book.growth import peak_megabytes
 from nbrec.models.next_item import transformer
 from nbrec.sequences import Sequences
-from nbrec.train import Run, TrainSettings, batches
+from nbrec.train import SequenceTrainer, TrainSettings, batches
 
 USERS, ITEMS, SHORTEST, LONGEST = 10_271, 13_318, 5, 90
 
@@ -37,7 +37,7 @@ def synthetic_sequences(users: int = USERS, items: int = ITEMS, seed: int = 0) -
     return Sequences(np.arange(users), flat, offsets, np.arange(items))
 
 
-def plain_step(run: Run, batch) -> None:
+def plain_step(run: SequenceTrainer, batch) -> None:
     """One step as it is usually written: pad to the longest, form all logits, ignore padding."""
     longest = max(items.shape[1] for items, *_ in batch)
     inputs, outputs = [], []
@@ -54,7 +54,7 @@ def plain_step(run: Run, batch) -> None:
     run.optimizer.step()
 
 
-def nbrec_step(run: Run, batch) -> None:
+def nbrec_step(run: SequenceTrainer, batch) -> None:
     run.step(batch)
 
 
@@ -85,10 +85,10 @@ def main() -> None:
     options = parser.parse_args()
     train = synthetic_sequences()
     settings = TrainSettings()
-    run = Run(transformer(ITEMS, options.d_model).train(), settings)
+    run = SequenceTrainer(transformer(ITEMS, options.d_model).train(), settings)
     users = settings.batch_size * options.batches
     order = np.random.default_rng(0).permutation(len(train))[:users]
-    work = list(batches(train, order, settings.batch_size, settings.groups, 90))
+    work = list(batches(train, order, settings.batch_size, settings.micro_batches, 90))
     steps = {"plain": plain_step, "nbrec": nbrec_step}
     if options.memory:
         before = peak_megabytes()
@@ -96,7 +96,7 @@ def main() -> None:
             steps[options.memory](run, batch)
         print(peak_megabytes() - before)
         return
-    targets = sum(len(group[-1]) for batch in work for group in batch)
+    targets = sum(len(m.targets) for batch in work for m in batch)
     epoch_targets = len(train.items) - len(train)
     seconds = {name: [] for name in steps}
     for name in steps:

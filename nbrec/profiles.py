@@ -264,8 +264,8 @@ PROFILES["shares"] = Profile(
 _PUBLISHED = {"d_model": 64, "max_length": 200, "learning_rate": 1e-3, "weight_decay": 0.0,
               "batch_size": 128, "max_epochs": 200, "patience": 10, "min_improvement": 0.0,
               "stop_on": "ndcg@10"}
-# Protocol E trains on all prefixes in batches of 2,048 (20 pieces, or 20 users' last 200 films, ask
-# for about as many), and chooses the epoch with seen items in the ranking.
+# Protocol E trains on all prefixes in batches of 2,048 (20 windows, or 20 users' last 200 films,
+# ask for about as many), and chooses the epoch with seen items in the ranking.
 _AS_E = {"batch_size": 20, "every_item": True, "stop_on": "ndcg@10 with seen"}
 _MAMBA4REC = {"d_state": 32, "d_conv": 4, "expand": 2, "dropout": 0.2, **_PUBLISHED, **_AS_E}
 PROFILES["verification"] = Profile(

@@ -34,7 +34,7 @@ from nbrec.models.item_knn import ItemKNN
 from nbrec.models.svd import SVD
 from nbrec.models.user_knn import UserKNN
 from nbrec.sequences import Sequences
-from nbrec.train import History, TrainSettings
+from nbrec.train import LearningCurve, TrainSettings
 
 CLASSICAL = {"popularity": Popularity, "markov": MarkovChain, "ease": EASE, "item-knn": ItemKNN,
              "user-knn": UserKNN, "svd": SVD}
@@ -253,7 +253,7 @@ class GraphRecommender:
                  inductive: bool = False):
         self.build, self.train_settings, self.settings = build, train_settings, settings
         self.inductive = inductive
-        self.history: History | None = None
+        self.history: LearningCurve | None = None
 
     def describe(self) -> dict[str, Any]:
         """All settings, defaults included."""
@@ -262,7 +262,7 @@ class GraphRecommender:
 
     def fit(self, train: Sequences, validation: Sequences, checkpoint: str | Path | None = None,
             progress: bool = False, others: list[np.ndarray] = ()) -> GraphRecommender:
-        """Train on the graph of all users whose histories are known; see ``nbrec.train.fit``.
+        """Train on the graph of all users with known histories; see ``nbrec.train.fit_graph``.
 
         The graph holds whole training sequences and, unless it is inductive, the histories of the
         validation part and of the others.
@@ -276,8 +276,8 @@ class GraphRecommender:
             histories += validation.histories() + list(others)
         with training.seeded(self.train_settings.seed):
             self.model = self.build(graph.Graph(histories, train.n_items), **self.settings)
-        self.history = training.fit(self.model, train, validation, self.train_settings, progress,
-                                    checkpoint)
+        self.history = training.fit_graph(self.model, train, validation, self.train_settings,
+                                          progress, checkpoint)
         self.catalogue = train.catalogue
         return self
 
@@ -327,7 +327,7 @@ class SequenceRecommender:
             fusion_dropout = (_defaults(build) | settings)["dropout"]
         checks.number("fusion_dropout", fusion_dropout, low=0, below=1)
         self.fusion_dropout = fusion_dropout
-        self.history: History | None = None
+        self.history: LearningCurve | None = None
 
     def describe(self) -> dict[str, Any]:
         """All settings, defaults and contexts included."""

@@ -313,7 +313,8 @@ def code_digest() -> str:
     where nobody raised ``CODE``; comments and layout play no part."""
     digest = hashlib.sha256()
     for path in sorted([*paths.PACKAGE.glob("*.py"), *(paths.PACKAGE / "data").glob("*.py"),
-                        *(paths.PACKAGE / "models").glob("*.py")]):
+                        *(paths.PACKAGE / "models").glob("*.py"),
+                        *(paths.PACKAGE / "train").glob("*.py")]):
         digest.update(f"{path.name}\n{ast.dump(ast.parse(path.read_bytes()))}\n".encode())
     return digest.hexdigest()
 

@@ -173,32 +173,32 @@ class Sequences:
             self.users[owner], self.items[ranges(self.offsets[owner], lengths)],
             offsets_of(lengths), self.catalogue, self.funnel)
 
-    def pieces(self, n: int) -> tuple[Sequences, np.ndarray]:
-        """Cut into pieces of at most n + 1 items: every item but a user's first is a target once.
+    def windows(self, n: int) -> tuple[Sequences, np.ndarray]:
+        """Cut into windows of at most n + 1 items: every item but a user's first is a target once.
 
-        A user's first piece begins with the first item. Each later one has n + 1 items, of which
-        only the last ceil(n / 2) are targets: those before them are targets of earlier pieces and
+        A user's first window begins with the first item. Each later one has n + 1 items, of which
+        only the last ceil(n / 2) are targets: those before them are targets of earlier windows and
         stand there as context, so that no target far into a history is predicted from less than
         half of what the model may see.
 
         Returns:
-            The pieces, as many rows for a user as there are pieces; and int64 (pieces,), how many
-            items after the first are no targets of that piece.
+            The windows, as many rows for a user as it takes; and int64 (windows,), how many items
+            after the first are no targets of that window.
 
         Raises:
             ValueError: n is no whole number of 1 or more.
         """
         checks.whole("n", n, 1)
         new = -(-n // 2)
-        later = -(-np.maximum(self.lengths - 1 - n, 0) // new)  # pieces after a user's first
+        later = -(-np.maximum(self.lengths - 1 - n, 0) // new)  # windows after a user's first
         owner = np.repeat(np.arange(len(self)), later + 1)
         to_come = np.cumsum(later + 1)[owner] - 1 - np.arange(len(owner))
         ends = self.lengths[owner] - new * to_come
         starts = np.where(to_come < later[owner], ends - n - 1, 0)
         rows = ranges(self.offsets[owner] + starts, ends - starts)
-        pieces = Sequences._made(self.users[owner], self.items[rows], offsets_of(ends - starts),
-                                 self.catalogue, self.funnel)
-        return pieces, np.where(starts > 0, n - new, 0)
+        windows = Sequences._made(self.users[owner], self.items[rows], offsets_of(ends - starts),
+                                  self.catalogue, self.funnel)
+        return windows, np.where(starts > 0, n - new, 0)
 
     def histories(self) -> list[np.ndarray]:
         """What a model may see in evaluation: each sequence without its last item."""

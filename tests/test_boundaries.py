@@ -191,7 +191,7 @@ def test_settings_are_refused_by_name_and_value(name, setting, values):
 @pytest.mark.parametrize("setting, values", {
     "patience": (-1, float("nan"), 1.5, None), "learning_rate": (0, -1e-3, float("nan"), "a"),
     "weight_decay": (-1, float("inf")), "batch_size": (0, 2.0), "max_epochs": (0, 1.5),
-    "min_improvement": (-0.1, 1, float("nan")), "groups": (0,), "seed": (-1, 0.5, None),
+    "min_improvement": (-0.1, 1, float("nan")), "micro_batches": (0,), "seed": (-1, 0.5, None),
     "precision": ("half", None), "device": ("gpu", "tpu", None), "stop_on": ("hr@10",),
     "every_item": (2, "yes"),
 }.items())

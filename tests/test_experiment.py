@@ -91,10 +91,11 @@ def start(folder, kill: str = "", n_jobs: int = 1) -> int:
     import os, re, signal, sys
     sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]
     import test_experiment
-    from nbrec import records, train
+    from nbrec import records
+    from nbrec.train import SequenceTrainer, checkpoint
 
     name, when, n = re.fullmatch("([a-z_]*)([:!]?)([0-9]*)", {kill!r}).groups()
-    owner = {{"step": train.Run, "save": train.Run, "replace": os, "fsync": os,
+    owner = {{"step": SequenceTrainer, "save": checkpoint, "replace": os, "fsync": os,
              "write_record": records}}.get(name)
     calls = 0
 

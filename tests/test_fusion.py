@@ -174,17 +174,17 @@ def test_the_literal_user_vector_knows_the_future_and_the_causal_one_does_not():
 def test_late_fusion_trains_and_scores_with_the_vector_of_each_position():
     """The gate's gradient must be that of a loop over positions, each with its own vector."""
     from nbrec.losses import cross_entropy
-    from nbrec.train import Run, TrainSettings, batches
+    from nbrec.train import SequenceTrainer, TrainSettings, batches
 
     torch.manual_seed(0)
     data = random_sequences(users=9)
     model = transformer(12, d_model=8, n_layers=1, n_heads=2, dropout=0.0)
     model.late = LateFusion(3, 8)
-    users = torch.randn(len(data.items), 3).numpy()
-    run = Run(model.double(), TrainSettings(), users=(users.astype(np.float64),) * 2)
+    users = torch.randn(len(data.items), 3).double().numpy()
+    trainer = SequenceTrainer(model.double(), TrainSettings(), users=(users, users))
     total = 0.0
     for batch in batches(data, np.arange(9), 9, 3, 90):
-        total = total + sum(run.loss(group) for group in batch)
+        total = total + sum(trainer.loss(part) for part in batch)
     expected = 0.0
     for u in range(9):
         s = torch.from_numpy(data[u].astype(np.int64))

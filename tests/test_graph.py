@@ -16,7 +16,7 @@ from nbrec.metrics import hit_rate, ndcg, target_ranks
 from nbrec.models.graph import GATLayer, GCNLayer, Graph, LightGCNLayer, gat, gcn, lightgcn
 from nbrec.profiles import PROFILES
 from nbrec.sequences import Sequences
-from nbrec.train import TrainSettings, fit, unseen
+from nbrec.train import TrainSettings, fit_graph, sample_negatives
 
 HISTORIES = [np.array([0, 1, 2]), np.array([1]), np.array([2, 0])]  # nobody has seen film 3
 V = 4
@@ -166,14 +166,14 @@ def communities(users, seed, n_items=40):
 def test_unseen_items_are_unseen_and_uniform():
     seen = Graph([np.array([0, 1, 2]), np.array([4]), np.arange(1, 6)], 6).interactions
     users = np.tile([0, 1, 2], 3000)
-    drawn = unseen(seen, users, np.random.default_rng(0))
+    drawn = sample_negatives(seen, users, np.random.default_rng(0))
     assert not seen.toarray()[users, drawn].any()
     counts = [np.bincount(drawn[users == u], minlength=6) for u in range(3)]
     assert counts[2].tolist() == [3000, 0, 0, 0, 0, 0]
     assert abs(counts[0][3:] - 1000).max() < 120
     assert abs(counts[1][[0, 1, 2, 3, 5]] - 600).max() < 90
     with pytest.raises(ValueError, match="user 1 has seen all 2 items"):
-        unseen(Graph([np.array([0]), np.array([1, 0])], 2).interactions, np.array([0]),
+        sample_negatives(Graph([np.array([0]), np.array([1, 0])], 2).interactions, np.array([0]),
                np.random.default_rng(0))
 
 
@@ -187,7 +187,7 @@ def test_training_takes_the_steps_of_a_plain_loop():
     torch.manual_seed(0)
     slow = lightgcn(graph, 8).double()
     start = slow.embedding.weight.detach().clone()
-    history = fit(fast, train, held, settings)
+    history = fit_graph(fast, train, held, settings)
     dense = graph.matrix(False, torch.empty(0, dtype=torch.float64)).to_dense()
     optimizer = torch.optim.AdamW(slow.parameters(), lr=0.01, weight_decay=0.1)
     pairs = [(u, i) for u, row in enumerate(graph.interactions.toarray())
@@ -202,7 +202,7 @@ def test_training_takes_the_steps_of_a_plain_loop():
         rng = np.random.default_rng((5, epoch))
         order = rng.permutation(len(pairs))
         chosen = [pairs[p] for p in order]
-        negative = unseen(graph.interactions, np.array([u for u, _ in chosen]), rng)
+        negative = sample_negatives(graph.interactions, np.array([u for u, _ in chosen]), rng)
         total = 0.0
         for begin in range(0, len(chosen), 32):
             h = vectors()
@@ -266,9 +266,9 @@ def test_no_fold_has_a_target_in_its_graph(data_folder, monkeypatch):
 
     def keep(model, train, validation, *_, **__):
         graphs.append(model.graph)
-        return training.History()
+        return training.LearningCurve()
 
-    monkeypatch.setattr(training, "fit", keep)
+    monkeypatch.setattr(training, "fit_graph", keep)
     folds = experiment.make_folds(profile, whole)
     for fold in folds:
         train, validation, test = map(whole.select, (fold.train, fold.validation, fold.test))

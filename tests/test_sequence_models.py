@@ -114,11 +114,11 @@ def test_half_precision_is_close():
     assert not torch.equal(grads[0][1], grads[1][1])
 
 
-@pytest.mark.parametrize("groups", [1, 3])
-def test_batches_hold_every_prediction_once(groups):
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_batches_hold_every_prediction_once(micro_batches):
     data = random_sequences(longest=14)
     found = []
-    for batch in batches(data, np.arange(len(data)), 8, groups, max_length=6):
+    for batch in batches(data, np.arange(len(data)), 8, micro_batches, max_length=6):
         for items, real, places, targets in batch:
             after = np.zeros_like(items)
             after[real] = targets
@@ -136,10 +136,10 @@ def test_training_equals_a_plain_loop():
     data, held = random_sequences(), random_sequences(1)
     settings = TrainSettings(learning_rate=0.01, batch_size=8, max_epochs=2, seed=5)
     histories, models = [], []
-    for groups in (1, 4):
+    for micro_batches in (1, 4):
         torch.manual_seed(0)
         model = transformer(12, d_model=8, n_heads=2, dropout=0.0, max_length=9)
-        s = TrainSettings(**{**settings.__dict__, "groups": groups})
+        s = TrainSettings(**{**settings.__dict__, "micro_batches": micro_batches})
         histories.append(fit(model, data, held, s))
         models.append(model)
     torch.manual_seed(0)
@@ -186,7 +186,7 @@ def test_early_stopping_rule_and_best_weights(monkeypatch):
     # Productive: 10.0, 9.0, 8.0. Not by 1 %: 7.95 (but the lowest), then worse.
     fake = iter([10.0, 9.0, 8.0, 7.95, 8.1, 8.2, 8.3])
     seen = []
-    monkeypatch.setattr(training.Run, "mean_loss", lambda self, _: (
+    monkeypatch.setattr(training.SequenceTrainer, "validate", lambda self, _: (
         seen.append(self._weights()), next(fake))[1])
     model = transformer(12, d_model=8, n_heads=2, max_length=9)
     data = random_sequences()

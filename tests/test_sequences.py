@@ -298,17 +298,17 @@ def test_leaving_out_the_last_items_by_hand():
 
 @relaxed
 @given(st.lists(st.integers(2, 30), min_size=1, max_size=6), st.integers(1, 12))
-def test_pieces_have_every_target_once_with_what_stands_before_it(lengths, n):
+def test_windows_have_every_target_once_with_what_stands_before_it(lengths, n):
     sequences = Sequences(np.arange(len(lengths)), np.arange(sum(lengths), dtype=np.int32),
                           np.concatenate(([0], np.cumsum(lengths))), np.arange(sum(lengths)))
-    pieces, context = sequences.pieces(n)
-    assert pieces.lengths.min() >= 2 and pieces.lengths.max() <= n + 1
-    targets = np.concatenate([pieces[p][1 + context[p]:] for p in range(len(pieces))])
+    windows, context = sequences.windows(n)
+    assert windows.lengths.min() >= 2 and windows.lengths.max() <= n + 1
+    targets = np.concatenate([windows[p][1 + context[p]:] for p in range(len(windows))])
     assert targets.tolist() == [i for u in range(len(lengths)) for i in sequences[u][1:]]
-    assert all((np.diff(pieces[p]) == 1).all() for p in range(len(pieces)))
-    for p, user in enumerate(pieces.users):
-        whole = pieces[p][0] == sequences[user][0]  # the first piece: all that stands before
-        assert len(pieces[p]) - 1 - context[p] <= (n if whole else -(-n // 2))
+    assert all((np.diff(windows[p]) == 1).all() for p in range(len(windows)))
+    for p, user in enumerate(windows.users):
+        whole = windows[p][0] == sequences[user][0]  # the first window: all that stands before
+        assert len(windows[p]) - 1 - context[p] <= (n if whole else -(-n // 2))
         assert context[p] == (0 if whole else n // 2)
 
 
@@ -448,7 +448,7 @@ def test_wide_ids_are_kept_exactly():
     assert made.catalogue.tolist() == [5, 3_000_000_000, 2**62 + 1]
     assert films(made.select([2, 0])) == {users[2]: movies, users[0]: movies}
     assert films(made.shorten(1)) == {u: movies[:2] for u in users}
-    assert made.pieces(1)[0].users.tolist() == sorted([*users, *users])
+    assert made.windows(1)[0].users.tolist() == sorted([*users, *users])
 
 
 @pytest.mark.parametrize(("users", "times"), [
@@ -585,7 +585,7 @@ def test_parts_are_not_checked_again(monkeypatch):
     """They are parts of what was checked; a fold's training part may hold millions of items."""
     made = Sequences(**HAND)
     monkeypatch.setattr(Sequences, "__post_init__", lambda self: pytest.fail("checked again"))
-    assert len(made.select([0]).shorten(0).pieces(3)[0]) == 1
+    assert len(made.select([0]).shorten(0).windows(3)[0]) == 1
 
 
 def test_a_mask_selects_the_users_where_it_is_true():
@@ -622,14 +622,14 @@ def test_arguments_of_sequences_and_folds_are_checked():
     for user in (-1, 2):
         with pytest.raises(IndexError, match=rf"user position {user}: expected 0\.\.1"):
             made[user]
-    for call, name in ((made.shorten, "n"), (made.pieces, "n"), (lambda v: k_folds(9, v), "k"),
+    for call, name in ((made.shorten, "n"), (made.windows, "n"), (lambda v: k_folds(9, v), "k"),
                        (lambda v: k_folds(9, 3, v), "seed"), (lambda v: k_folds(v), "n_users"),
                        (lambda v: leave_one_out(v), "n_users"),
                        (lambda v: leave_one_out(9, v), "repetitions")):
         for value in (-1, 1.5, NAN, True, None):
             with pytest.raises(ValueError, match=f"{name}={value!r}: expected a whole number"):
                 call(value)
-    for call in (made.pieces, leave_one_out, lambda n: leave_one_out(9, n)):
+    for call in (made.windows, leave_one_out, lambda n: leave_one_out(9, n)):
         with pytest.raises(ValueError, match="=0: expected a whole number, 1 or more"):
             call(0)
     for k in (0, 2, 10):

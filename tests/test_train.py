@@ -11,11 +11,10 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from nbrec import metrics
-from nbrec import train as training
 from nbrec.models.fusion import LateFusion
 from nbrec.models.next_item import mamba, transformer, xlstm
 from nbrec.sequences import Sequences
-from nbrec.train import TrainSettings, fit
+from nbrec.train import SequenceTrainer, TrainSettings, checkpoint, fit, loop, sequences
 
 
 def data(seed=0, users=20, n_items=12, shortest=2, longest=9):
@@ -42,11 +41,11 @@ def losses_of(net, sequences):
     return total, n
 
 
-@pytest.mark.parametrize("groups", [1, 4])
-def test_weights_and_validation_loss_equal_a_plain_loop_in_float64(groups):
+@pytest.mark.parametrize("micro_batches", [1, 4])
+def test_weights_and_validation_loss_equal_a_plain_loop_in_float64(micro_batches):
     train, held = data(), data(1)
     settings = TrainSettings(learning_rate=0.01, weight_decay=0.1, batch_size=8, max_epochs=3,
-                             groups=groups, seed=5)
+                             micro_batches=micro_batches, seed=5)
     fast = model().double()
     history = fit(fast, train, held, settings)
     plain = model().double()
@@ -86,7 +85,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, change):
     first = run()
     with pytest.raises(ValueError, match="belongs to another run"):
         run(**change)
-    on = run(max_epochs=2, groups=2, patience=9)  # how long and how packed may change
+    on = run(max_epochs=2, micro_batches=2, patience=9)  # how long and how packed may change
     assert on.train_loss[:1] == first.train_loss and len(on.train_loss) == 2
 
 
@@ -108,7 +107,7 @@ def test_a_kill_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
         target.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "save_file", killed)
+    monkeypatch.setattr(checkpoint, "save_file", killed)
     with pytest.raises(KeyboardInterrupt):
         fit(model(), data(), data(1), TrainSettings(max_epochs=2, batch_size=8), checkpoint=path)
     assert path.read_bytes() == before
@@ -136,7 +135,7 @@ def test_data_that_cannot_train_are_refused():
             assert part in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["batch_size", "max_epochs", "groups"])
+@pytest.mark.parametrize("name", ["batch_size", "max_epochs", "micro_batches"])
 def test_impossible_settings_are_refused(name):
     with pytest.raises(ValueError, match=f"{name}=0: expected a whole number, 1 or more"):
         TrainSettings(**{name: 0})
@@ -172,7 +171,7 @@ def test_bf16_trains_almost_like_fp32(build):
 
 def test_the_bar_shows_the_loss_within_an_epoch(monkeypatch, capsys):
     clock = iter(range(0, 10**6, 2))  # two seconds pass between two looks
-    monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: next(clock))
     fit(model(), data(), data(1), TrainSettings(max_epochs=1, batch_size=5), progress=True)
     shown = [line for line in capsys.readouterr().err.split("\r") if "0/1" in line]
     assert sum("epoch=1" in line and "loss=" in line for line in shown) >= 4
@@ -221,14 +220,14 @@ def test_stopping_on_the_ranking_of_the_last_items(stop_on):
 
 
 def test_every_item_of_a_long_sequence_can_be_a_target():
-    """One batch of all pieces: the loss of the first epoch is that of every item but the first."""
+    """One batch of all windows: the loss of the first epoch is that of every item but the first."""
     train = data(users=5, longest=12, shortest=9)
     settings = {"learning_rate": 1e-30, "max_epochs": 1}
     net = model(max_length=4)
     total, n = 0.0, 0
     with torch.no_grad():
-        for piece, known in zip(*train.pieces(4), strict=True):
-            items = torch.from_numpy(piece.astype(np.int64))
+        for window, known in zip(*train.windows(4), strict=True):
+            items = torch.from_numpy(window.astype(np.int64))
             logits = net.output(net(items[None, :-1]))[0, known:]
             total += float(F.cross_entropy(logits, items[known + 1 :], reduction="sum"))
             n += len(logits)
@@ -241,7 +240,7 @@ def test_every_item_of_a_long_sequence_can_be_a_target():
     assert TrainSettings(every_item=True).described()["every_item"] is True
 
 
-def test_pieces_and_vectors_of_users_do_not_go_together():
+def test_windows_and_vectors_of_users_do_not_go_together():
     train, net = data(), model()
     net.late = LateFusion(3, 8)
     users = (np.zeros((len(train.items), 3), np.float32),) * 2
@@ -256,7 +255,7 @@ def test_early_stopping_does_not_see_the_target_in_the_users_vector(stop_on):
     net = model().eval()
     net.late = LateFusion(3, 8)
     users = [rng.normal(size=(n, 3)).astype(np.float32) * 9 for n in (5, len(held.items))]
-    run = training.Run(net, TrainSettings(stop_on=stop_on), users=tuple(users))
+    trainer = SequenceTrainer(net, TrainSettings(stop_on=stop_on), users=tuple(users))
 
     def loss(back):
         scores = []
@@ -269,7 +268,7 @@ def test_early_stopping_does_not_see_the_target_in_the_users_vector(stop_on):
         ranks = metrics.target_ranks(np.array(scores), held.targets(), seen)
         return 1 - metrics.ndcg(ranks, 10)
 
-    assert run.mean_loss(held) == pytest.approx(loss(back=2), rel=1e-9)
+    assert trainer.validate(held) == pytest.approx(loss(back=2), rel=1e-9)
     assert abs(loss(back=2) - loss(back=1)) > 1e-5
 
 
@@ -293,43 +292,43 @@ def test_training_and_validation_have_the_vectors_of_their_own_users():
 
 
 def test_an_epoch_on_the_threshold_is_not_productive_and_the_first_of_equals_is_kept():
-    run = training.Run(model(), TrainSettings(min_improvement=0.5))
+    trainer = SequenceTrainer(model(), TrainSettings(min_improvement=0.5))
     kept = []
     for loss in (8.0, 4.0, 3.0, 3.0, 2.0, 1.0):  # 4 is not below half of 8, but 3 is; 1 is, of 3
         with torch.no_grad():
-            run.model.output.bias += 1
-        run.record(10 * loss, loss, 0.5)
-        kept.append((run.history.best_epoch, run.waited, run.reference))
+            trainer.model.output.bias += 1
+        trainer.record(10 * loss, loss, 0.5)
+        kept.append((trainer.curve.best_epoch, trainer.waited, trainer.reference))
     assert kept == [(0, 0, 8.0), (1, 1, 8.0), (2, 0, 3.0), (2, 1, 3.0), (4, 2, 3.0),
                     (5, 0, 1.0)]
-    assert run.history.validation_loss == [8.0, 4.0, 3.0, 3.0, 2.0, 1.0]
-    assert run.history.train_loss == [80.0, 40.0, 30.0, 30.0, 20.0, 10.0]
-    assert run.history.seconds == [0.5] * 6
+    assert trainer.curve.validation_loss == [8.0, 4.0, 3.0, 3.0, 2.0, 1.0]
+    assert trainer.curve.train_loss == [80.0, 40.0, 30.0, 30.0, 20.0, 10.0]
+    assert trainer.curve.seconds == [0.5] * 6
 
 
 def test_equal_losses_keep_the_first_weights():
-    run = training.Run(model(), TrainSettings())
+    trainer = SequenceTrainer(model(), TrainSettings())
     for bias in (1, 2, 3):
         with torch.no_grad():
-            run.model.output.bias.fill_(bias)
-        run.record(1.0, 2.0, 0.0)
-    run.restore_best()
-    assert (run.model.output.bias == 1).all() and not run.model.training
+            trainer.model.output.bias.fill_(bias)
+        trainer.record(1.0, 2.0, 0.0)
+    trainer.restore_best()
+    assert (trainer.model.output.bias == 1).all() and not trainer.model.training
 
 
 @pytest.mark.parametrize("patience", [0, 2])
 def test_training_stops_when_more_than_patience_epochs_were_unproductive(monkeypatch, patience):
-    monkeypatch.setattr(training.Run, "mean_loss", lambda self, _: 1.0)
+    monkeypatch.setattr(SequenceTrainer, "validate", lambda self, _: 1.0)
     history = fit(model(), data(), data(1), TrainSettings(max_epochs=9, patience=patience))
     assert len(history.seconds) == 1 + patience + 1
 
 
 def test_defaults_of_training_are_those_of_the_thesis():
-    """Section 4.1; the batch size, decay and groups are ours."""
+    """Section 4.1; the batch size, decay and micro-batches are ours."""
     found = {f.name: f.default for f in fields(TrainSettings)}
     assert found == {"learning_rate": 1e-4, "weight_decay": 0.01, "batch_size": 128,
                      "max_epochs": 200, "patience": 5, "min_improvement": 0.01, "stop_on": "loss",
-                     "every_item": False, "groups": 4, "precision": "auto", "device": "auto",
+                     "every_item": False, "micro_batches": 4, "precision": "auto", "device": "auto",
                      "seed": 0}
 
 
@@ -354,14 +353,14 @@ def test_a_run_goes_on_in_another_precision_and_says_so(first, then, tmp_path, c
 
 def test_where_there_is_a_scaler_its_state_goes_on(tmp_path):
     path = tmp_path / "run.safetensors"
-    run = training.Run(model(), half("fp16"))
-    run.scaler.scale(torch.ones(1))  # it begins with its first loss
-    run.scaler.update(512.0)
-    run.record(1.0, 1.0, 1.0)
-    run.save(path)
-    other = training.Run(model(), half("fp16"))
+    trainer = SequenceTrainer(model(), half("fp16"))
+    trainer.scaler.scale(torch.ones(1))  # it begins with its first loss
+    trainer.scaler.update(512.0)
+    trainer.record(1.0, 1.0, 1.0)
+    checkpoint.save(trainer, path)
+    other = SequenceTrainer(model(), half("fp16"))
     first = other.scaler.get_scale()
-    other.load(path)
+    checkpoint.load(other, path)
     assert other.scaler.get_scale() == 512.0 != first
 
 
@@ -373,19 +372,19 @@ def test_a_batch_that_the_scaler_skips_does_not_end_the_run(monkeypatch):
         loss = F.cross_entropy(F.linear(hidden, weight, bias).float(), targets, reduction="sum")
         return loss * float("nan") if len(calls) == 1 else loss
 
-    monkeypatch.setattr(training, "chunked_cross_entropy", sometimes)
-    net, settings = model(), half("fp16", max_epochs=1, groups=1)
+    monkeypatch.setattr(sequences, "chunked_cross_entropy", sometimes)
+    net, settings = model(), half("fp16", max_epochs=1, micro_batches=1)
     history = fit(net, data(), data(1), settings)
     assert all(torch.isfinite(p).all() for p in net.parameters())
     # The mean over the batches that counted; about log 12 = 2.5, not more and not less.
     assert 2.0 < history.train_loss[0] < 3.0
     calls.clear()
     with pytest.raises(FloatingPointError, match="training loss of epoch 1 is nan"):
-        fit(model(), data(), data(1), half("bf16", max_epochs=1, groups=1))
+        fit(model(), data(), data(1), half("bf16", max_epochs=1, micro_batches=1))
 
 
 def test_an_epoch_without_one_finite_batch_ends_the_run(monkeypatch):
-    monkeypatch.setattr(training, "chunked_cross_entropy",
+    monkeypatch.setattr(sequences, "chunked_cross_entropy",
                         lambda h, w, b, t: h.sum() * float("nan"))
     with pytest.raises(FloatingPointError, match="training loss of epoch 1 is nan"):
         fit(model(), data(), data(1), half("fp16", max_epochs=1))
@@ -418,8 +417,8 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
 
 def test_epochs_take_the_time_they_take_and_the_bar_waits_a_second(monkeypatch, capsys):
     now = [100.0]
-    monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
-    step, mean_loss = training.Run.step, training.Run.mean_loss
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
+    step, validate = SequenceTrainer.step, SequenceTrainer.validate
 
     def slow(self, batch):
         now[0] += 0.25
@@ -427,10 +426,10 @@ def test_epochs_take_the_time_they_take_and_the_bar_waits_a_second(monkeypatch, 
 
     def validated(self, held):
         now[0] += 5
-        return mean_loss(self, held)
+        return validate(self, held)
 
-    monkeypatch.setattr(training.Run, "step", slow)
-    monkeypatch.setattr(training.Run, "mean_loss", validated)
+    monkeypatch.setattr(SequenceTrainer, "step", slow)
+    monkeypatch.setattr(SequenceTrainer, "validate", validated)
     settings = TrainSettings(max_epochs=2, batch_size=2)  # ten steps, two and a half seconds
     history = fit(model(), data(), data(1), settings, progress=True)
     assert history.seconds == [7.5, 7.5]
@@ -441,7 +440,7 @@ def test_epochs_take_the_time_they_take_and_the_bar_waits_a_second(monkeypatch, 
 
 @pytest.mark.parametrize("name, value", [
     ("learning_rate", 0.0), ("weight_decay", -0.1), ("batch_size", 0), ("max_epochs", 1.5),
-    ("patience", -1), ("min_improvement", -0.01), ("min_improvement", 1.0), ("groups", 0),
+    ("patience", -1), ("min_improvement", -0.01), ("min_improvement", 1.0), ("micro_batches", 0),
     ("stop_on", "hr"), ("every_item", 2), ("precision", "half"), ("device", "tpu"), ("seed", -1)])
 def test_every_setting_of_the_training_is_checked(name, value):
     with pytest.raises(ValueError, match=f"{name}={value!r}: expected"):
@@ -500,7 +499,7 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_nothing_is_changed(change, 
 
 def test_the_place_of_a_checkpoint_is_asked_before_the_training(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
-    monkeypatch.setattr(training.Run, "train_epoch", lambda *a: pytest.fail("it has trained"))
+    monkeypatch.setattr(SequenceTrainer, "train_epoch", lambda *a: pytest.fail("it has trained"))
     for place, message in ((tmp_path, "is a folder"), (tmp_path / "file" / "x", "cannot take")):
         with pytest.raises(ValueError, match=message):
             fit(model(), data(), data(1), half("fp32"), checkpoint=place)

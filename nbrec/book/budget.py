@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 from nbrec.losses import CHUNK_LOGITS
 from nbrec.models import selective_scan, xlstm
 from nbrec.models.next_item import NextItemModel
-from nbrec.train import Run, TrainSettings
+from nbrec.train import MicroBatch, SequenceTrainer, TrainSettings
 
 BYTES = {False: {"half": 4, "wide": 4, "mask": 4, "copy": 0},
          True: {"half": 2, "wide": 4, "mask": 1, "copy": 4}}  # of the kinds, by mixed precision
@@ -128,21 +128,23 @@ def step(net: NextItemModel, sequences: int, length: int, groups: int = 1, devic
         parameters (count), loss (nats per target), finite (all gradients), and "bytes": the
         highest memory by torch's own count, above that of the model and AdamW's moments.
     """
-    run = Run(net.to(device).train(), TrainSettings(groups=groups, device=device))
+    trainer = SequenceTrainer(net.train(), TrainSettings(micro_batches=groups, device=device))
     items = np.random.default_rng(0).integers(0, net.n_items, (sequences, length + 1))
-    batch = [(part[:, :-1], np.ones((len(part), length), bool), np.arange(len(part) * length),
-              part[:, 1:].ravel()) for part in np.array_split(items, groups)]
-    while not run.optimizer.state:  # loss scaling may leave out the first steps
-        run.step([(items[:1, :2], np.ones((1, 2), bool), np.arange(2), items[0, 1:3])])
-    run.optimizer.zero_grad(set_to_none=True)
+    batch = [MicroBatch(part[:, :-1], np.ones((len(part), length), bool),
+                        np.arange(len(part) * length), part[:, 1:].ravel())
+             for part in np.array_split(items, groups)]
+    while not trainer.optimizer.state:  # loss scaling may leave out the first steps
+        trainer.step([MicroBatch(items[:1, :2], np.ones((1, 2), bool), np.arange(2),
+                                 items[0, 1:3])])
+    trainer.optimizer.zero_grad(set_to_none=True)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        loss, n = run.step(batch)
+        loss, n = trainer.step(batch)
         high = torch.cuda.max_memory_allocated() - before
     else:
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
-            loss, n = run.step(batch)
+            loss, n = trainer.step(batch)
         events = [e for e in watched.profiler.kineto_results.events() if e.name() == "[memory]"]
         events.sort(key=lambda event: event.start_ns())
         high = int(np.cumsum([event.nbytes() for event in events]).max())

@@ -23,7 +23,7 @@ from scipy import stats
 
 from nbrec.models.next_item import NextItemModel
 from nbrec.recommenders import NEURAL
-from nbrec.train import Run, TrainSettings
+from nbrec.train import MicroBatch, SequenceTrainer, TrainSettings
 
 MODELS = ("transformer", "mamba", "xlstm")
 LENGTHS = (20, 60, 90, 200, 500, 1000, 2000, 4000)
@@ -47,23 +47,23 @@ def step_cost(model: str, length: int, batch: int = 8, d_model: int = 128, n_ite
         life of the process: ``measure`` gives each step a process of its own.
     """
     torch.manual_seed(0)
-    settings = TrainSettings(batch_size=batch, groups=1)
-    run = Run(NEURAL[model](n_items, d_model=d_model, max_length=length).train(), settings)
-    run.model.to(run.device)
+    settings = TrainSettings(batch_size=batch, micro_batches=1)
+    net = NEURAL[model](n_items, d_model=d_model, max_length=length).train()
+    trainer = SequenceTrainer(net, settings)
     rng = np.random.default_rng(0)
     items = rng.integers(0, n_items, (batch, length + 1))
     real = np.ones((batch, length), bool)
-    group = items[:, :-1], real, np.flatnonzero(real), items[:, 1:].ravel()
-    before = peak_megabytes(run.device)
+    batch = [MicroBatch(items[:, :-1], real, np.flatnonzero(real), items[:, 1:].ravel())]
+    before = peak_megabytes(trainer.device)
     seconds = []
     for _ in range(repeats + 1):
         began = time.perf_counter()
-        run.step([group])
-        if run.device == "cuda":
+        trainer.step(batch)
+        if trainer.device == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
     return {"seconds": statistics.median(seconds[1:]),
-            "megabytes": peak_megabytes(run.device) - before}
+            "megabytes": peak_megabytes(trainer.device) - before}
 
 
 def peak_megabytes(device: str = "cpu") -> float:

@@ -32,7 +32,7 @@ from nbrec.models.fusion import EarlyFusion
 from nbrec.models.graph import Graph
 from nbrec.profiles import Chosen, Profile, get_profile
 from nbrec.sequences import Fold, Sequences
-from nbrec.train import History, below
+from nbrec.train import LearningCurve, below
 
 FOLDER = paths.MODELS
 FILMS = "films.csv.gz"
@@ -352,7 +352,7 @@ def _restore(meta: dict, weights: dict[str, torch.Tensor], sequences: Sequences,
             model.model.early = EarlyFusion(frozen, width)
     model.model.load_state_dict({k: v.float() for k, v in weights.items()})
     model.model.eval()
-    model.history = History()
+    model.history = LearningCurve()
     return model
 
 

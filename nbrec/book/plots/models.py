@@ -25,7 +25,7 @@ def training_curves(
 
     Args:
         history: `train_loss` and `validation_loss` (nats) and `best_epoch` (counted from 0), as
-            attributes or as keys, as in `train.History` or the history of a record.
+            attributes or as keys, as in `train.LearningCurve` or the history of a record.
         ax: where to draw; by default a new figure.
         colour: of both curves.
         lines: name -> loss of something to compare with, such as popularity alone.
