@@ -130,7 +130,7 @@ FLOORS = {  # what a part of the package may import of it, the ground apart
     "profiles": {"preprocessing", "tuning"},
     "metrics": {"sequences"}, "losses": set(), "records": {"metrics"},
     "evaluate": {"metrics", "sequences"},
-    "train": {"losses", "metrics", "models", "sequences"},
+    "train": {"losses", "metrics", "models", "sequences", "train"},
     "recommenders": {"data", "models", "sequences", "train"},
     "experiment": {"data", "evaluate", "metrics", "preprocessing", "profiles", "recommenders",
                    "records", "sequences", "train"},
