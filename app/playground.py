@@ -10,7 +10,7 @@ import streamlit as st
 
 from nbrec import profiles, recommenders
 from nbrec.book import plots
-from nbrec.play import explore, letterboxd
+from nbrec.play import explore, letterboxd, matching
 
 CONTENT = "minibert"  # reads the films that the catalogue of the models does not have
 LONGEST = 8  # films that are named, as reasons or as unknown
@@ -46,7 +46,7 @@ def read_export() -> None:
     if file is not None:
         try:
             export = letterboxd.read(file.getvalue(), file.name)
-            state["match"] = letterboxd.match(export, shared.films()[["movieId", "title"]])
+            state["match"] = matching.match(export, shared.films()[["movieId", "title"]])
         except ValueError as error:
             state["refused"] = str(error)
     take_export()

@@ -206,7 +206,7 @@ def _cold(page) -> list[str]:
 def _files(page) -> list[str]:
     """Letterboxd exports: what nbrec finds in them is found; bad ones are refused, none runs."""
     from nbrec.data import titles
-    from nbrec.play import bundle, letterboxd
+    from nbrec.play import bundle, letterboxd, matching
 
     problems, films = [], bundle.films()
     lines = ["Date,Name,Year,Letterboxd URI,Rating"]
@@ -225,7 +225,7 @@ def _files(page) -> list[str]:
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("ratings.csv", text)
         file.writestr("profile.csv", "never read")
-    found = letterboxd.match(letterboxd.read(text, "ratings.csv"), films)
+    found = matching.match(letterboxd.read(text, "ratings.csv"), films)
     for name, content in (("ratings.csv", text), ("export.zip", archive.getvalue())):
         page.set_input_files("#play-file", {"name": name, "mimeType": "text/csv",
                                             "buffer": content})

@@ -142,18 +142,19 @@ def for_letterboxd(films: pd.DataFrame) -> dict[str, object]:
 
     Returns:
         moved: rows of the films whose article stands behind the name; years: of films that have
-        none in their title, by movieId; letterboxd: `nbrec.play.letterboxd.rules`.
+        none in their title, by movieId; letterboxd: the rules of `nbrec.play.letterboxd` and
+        `nbrec.play.matching`.
     """
     from nbrec.data import titles
-    from nbrec.play import letterboxd
+    from nbrec.play import letterboxd, matching
 
-    known = letterboxd.YEARS
+    known = matching.YEARS
     return {
         "moved": [row for row, title in enumerate(films["title"]) if not title.startswith(
             titles.names(titles.split(title)[0])[0])],
         "years": {movie: known[movie, title] for movie, title in zip(
             films["movieId"].tolist(), films["title"], strict=True) if (movie, title) in known},
-        "letterboxd": letterboxd.rules(),
+        "letterboxd": letterboxd.rules() | matching.rules(),
     }
 
 

@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbrec.data import titles
-from nbrec.play import letterboxd
-from nbrec.play.letterboxd import match
+from nbrec.play import letterboxd, matching
+from nbrec.play.matching import match
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEN = {}  # every content read here, with its name: the page has to say the same of it
@@ -185,10 +185,12 @@ ROW = "2024-01-01,Alien,1979,\n"
     (WATCHED + ",Heat,1995,\n", "watched.csv", "line 2: found the date ''"),
     (WATCHED + "2024-01-02, ,1995,\n", "watched.csv", "line 2: found a film's name of 0"),
     (WATCHED + f"2024-01-02,{'x' * 501},1995,\n", "watched.csv", "name of 501 characters"),
-    (WATCHED + f"2024-01-02,{'x' * 200_000},1995,\n", "watched.csv", "name of 200,000 characters"),
-    (WATCHED + '2024-01-02,"' + '""' * 3_000_000, "watched.csv", "quote that is not closed"),
-    (WATCHED + ROW + '2024-01-02,"Heat" ,1995,\n', "watched.csv", "line 3.*behind a closing quote"),
-    (WATCHED + ROW + '2024-01-02,"Heat""', "watched.csv", "line 3.*quote that is not closed"),
+    (WATCHED + f"2024-01-02,{'x' * 131_072},1995,\n", "watched.csv", "name of 131,072 characters"),
+    (WATCHED + f"2024-01-02,{'é' * 131_073},1995,\n", "watched.csv", "line 2: .*row.*131,072"),
+    (WATCHED + f'2024-01-02,"{"🎬" * 131_073}",1995,\n', "watched.csv", "line 2: .*row.*131,072"),
+    (WATCHED + '2024-01-02,"' + '""' * 3_000_000, "watched.csv", "line 2: found a broken row"),
+    (WATCHED + ROW + '2024-01-02,"Heat" ,1995,\n', "watched.csv", "line 3: found a broken row"),
+    (WATCHED + ROW + '2024-01-02,"Heat""', "watched.csv", "line 3: found a broken row"),
     ("Title,Year,Rating10,WatchedDate\nHeat,1995,8,2024-01-02\n", "letterboxd.csv",
      "line 1: found the header 'Title,Year,Rating10,WatchedDate' of a list for import"),
     ("\n\nDate,Name,Year,Letterboxd URI,Letterboxd URI\n", "watched.csv",
@@ -478,7 +480,7 @@ def test_films_are_found_and_it_is_said_how(film, movie, how):
     result = found(film)
     assert result.matched[["movieId", "how"]].values.tolist() == [[movie, how]]
     assert result.matched["title"].tolist() == [MOVIES.set_index("movieId").at[movie, "title"]]
-    assert len(result.unmatched) == 0 and how in letterboxd.HOW
+    assert len(result.unmatched) == 0 and how in matching.HOW
 
 
 @pytest.mark.parametrize("film, reason, candidates", [
@@ -569,7 +571,7 @@ def test_a_reader_may_choose_a_film_and_it_stands_in_its_place():
     assert result.unmatched[["row", "candidates"]].values.tolist() == [[1, (93838,)], [2, ()]]
     chosen = result.choose(1, 93838, "The Raid: Redemption (2011)")
     assert chosen.matched["movieId"].tolist() == [1, 93838, 4]
-    assert chosen.matched["how"].tolist() == ["exact", letterboxd.CHOSEN, "exact"]
+    assert chosen.matched["how"].tolist() == ["exact", matching.CHOSEN, "exact"]
     assert chosen.matched["row"].tolist() == [0, 1, 3] and chosen.matched["movieId"].dtype == int
     assert chosen.unmatched["name"].tolist() == ["Nowhere"]
     assert found("Raid,2011").choose(0, 93838, "x").history([93838]).tolist() == [0]
@@ -746,7 +748,7 @@ def test_no_title_of_movielens_written_otherwise_is_taken_for_another(small, wri
     rows = []
     for movie, title in zip(small["movieId"], small["title"], strict=True):
         name, year = titles.split(title)
-        year = int(year) if year else letterboxd.YEARS.get((movie, title))
+        year = int(year) if year else matching.YEARS.get((movie, title))
         rows.append((written(titles.names(name)[0]), year, movie))
     films = pd.DataFrame(rows, columns=["name", "year", "id"]).astype({"year": "Int64"})
     films = films.drop_duplicates(["name", "year"], keep=False)
@@ -870,7 +872,7 @@ WRONG = {
     "a number": (lambda: letterboxd.read(5), "a value of type int"),
     "an open file": (lambda: letterboxd.read(io.BytesIO(b"")), r"type BytesIO.*give file.read\(\)"),
     "a list of numbers": (lambda: letterboxd.read(np.arange(3)), "type ndarray"),
-    "films of nobody": (lambda: match(None, MOVIES), "films of type NoneType.*`read`"),
+    "films of nobody": (lambda: match(None, MOVIES), "films of type NoneType.*`letterboxd.read`"),
     "no movies": (lambda: match(FILMS, None), "movies of type NoneType"),
     "a title that is None": (lambda: match(FILMS, titled(None)),
                              r"title in row 1 \(movieId 2\) is None: expected text"),

@@ -215,7 +215,7 @@ def test_quotation_marks_of_windows(tmp_path):
     table(tmp_path / "movies.dat", b"1::Schindler\x92s Caf\xe9 (1993)::Drama\n")
     assert load(tmp_path).titles[1] == "Schindler’s Café (1993)"
     table(tmp_path / "movies.dat", "1::Café (1993)::Drama\n".encode() + b"2::Caf\xe9::Drama\n")
-    with pytest.raises(ValueError, match=r"movies\.dat, line 2: found byte 0xe9.*Latin-1"):
+    with pytest.raises(ValueError, match=r"movies\.dat, line 2: found byte 0xe9"):
         load(tmp_path)
 
 
@@ -597,7 +597,7 @@ def test_files_that_are_no_table_of_interactions(tmp_path, content, expected):
 
 
 @pytest.mark.parametrize(("movies", "expected"), [
-    (MOVIES.encode() + b"7,Caf\xe9,Drama\n", r"movies\.csv, line 4: found byte 0xe9.*Latin-1"),
+    (MOVIES.encode() + b"7,Caf\xe9,Drama\n", r"movies\.csv, line 4: found byte 0xe9"),
     (b"movieId,title,genres\n31,\x81,Drama\n", r"movies\.csv, line 2: found byte 0x81"),
     (MOVIES.encode("utf-16"), r"movies\.csv, line 1: found byte 0xff"),
     (MOVIES.replace("genres", "kinds"), r"movies\.csv, line 1: .*without genres"),

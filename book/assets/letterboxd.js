@@ -1,13 +1,15 @@
-/* A Letterboxd export, read in the page as nbrec/play/letterboxd.py and nbrec/data/titles.py read it: with
-   the same rules (book/play.py hands them over), the same steps and the same words. A test runs
-   both on the same files.
+/* A Letterboxd export, read in the page as nbrec/play/letterboxd.py reads it, and matched as
+   nbrec/play/matching.py and nbrec/data/titles.py do it: with the same rules and the same words
+   (book/play.py hands them over) in the same steps. A test runs both on the same files.
 
    nbrecLetterboxd(rules) gives films(file), the films of a file, and match(films, data). */
 window.nbrecLetterboxd = (rules) => {
   const { files: FILES, how: HOW, signs: SIGNS, english: ENGLISH } = rules;
   const { ARTICLE, ACCENT, ALTERNATIVE, SPELLING, PART, YEAR } = rules.steps;
-  const { MAX_FILE, MAX_ARCHIVE, MAX_MEMBERS, MAX_ROWS, MAX_NAME } = rules.limits;
-  const { MAX_CANDIDATES, COMMON, MAX_WORDS } = rules.limits;
+  const { MAX_FILE, MAX_ARCHIVE, MAX_MEMBERS, MAX_ROWS, MAX_NAME, MAX_FIELD } = rules.limits;
+  const { MAX_CANDIDATES, COMMON, MAX_WORDS } = rules.candidates;
+
+  const filled = (text, values) => text.replace(/\{\}/g, () => values.shift());
 
   // --- titles, as nbrec/data/titles.py ------------------------------------------------------------
 
@@ -150,21 +152,22 @@ window.nbrecLetterboxd = (rules) => {
 
     function whyNot(name, year, twice, best, found) {
       const choice = candidates(name, year, best, found);
-      const listed = (some) => {
+      const because = (reason, some = []) => {
         const first = choice.filter((movie) => some.includes(movie));
         const more = some.length - first.length;
-        return first.map(({ film }) => named(film)).join(", ") + (more ? ` and ${more} more` : "");
+        const listed = first.map(({ film }) => named(film)).join(", ")
+          + (more ? ` and ${more} more` : "");
+        return { candidates: choice.map(({ film }) => film),
+          reason: filled(rules.reasons[reason], [listed]) };
       };
+      if (twice) return because("twice");
+      if (best.length) {
+        const many = new Set(best.map((movie) => found.get(movie))).size > 1;
+        return because(many ? "near" : "alike", best);
+      }
       const same = [...found.keys()].filter((movie) => found.get(movie) < SPELLING);
-      const alike = new Set(best.map((movie) => found.get(movie))).size === 1
-        ? "equally near" : "near";
-      return { candidates: choice.map(({ film }) => film),
-        reason: twice ? "the export has several films of this name and year"
-          : best.length ? `several films are ${alike}: ${listed(best)}`
-            : !same.length ? "no film of this name"
-              : year === null ? "the export gives no year, so it may or may not be "
-                + listed(same)
-                : `films of this name are of another or no year: ${listed(same)}` };
+      if (!same.length) return because("none");
+      return because(year === null ? "no year" : "other year", same);
     }
     return { steps, apart, whyNot };
   }
@@ -201,8 +204,7 @@ window.nbrecLetterboxd = (rules) => {
       group.forEach((one) => {
         const worse = less(one.score, nearest) > 0;
         if (worse || many) {
-          one.reason = `another film of the export fits ${named(movie.film)} `
-            + (worse ? "better" : "as well");
+          one.reason = filled(rules.reasons[worse ? "better" : "as well"], [named(movie.film)]);
           one.candidates = [movie.film];
         } else {
           one.film = movie.film;
@@ -226,18 +228,18 @@ window.nbrecLetterboxd = (rules) => {
   }
   const whole = (pattern) => new RegExp(`^(?:${pattern})$`);
   const isYear = whole(rules.isYear), isDay = whole(rules.isDay), isRating = whole(rules.isRating);
-  const { export: EXPORT, give: GIVE } = rules.advice;
 
   const count = (number) => number.toLocaleString("en-US");
   const quoted = (text, most = 80) =>
     `'${[...text.replace(blanks, " ").replace(controls, "?")].slice(0, most).join("")}'`;
-  function bad(name, found, expected, advice = EXPORT, line = 0) {
-    return new Error(`${quoted(name)}${line ? `, line ${line}` : ""}: found ${found}; `
-      + `expected ${expected}. ${advice}`);
+  function bad(name, what, values = [], line = 0) {
+    const [found, expected, advice] = rules.messages[what];
+    const said = filled(`found ${found}; expected ${expected}`, values);
+    return new Error(`${quoted(name)}${line ? `, line ${line}` : ""}: ${said}. ${advice}`);
   }
   function refuse(name) {
     Object.entries(rules.refused).forEach(([one, reason]) => {
-      if (name.toLowerCase().includes(one)) throw bad(name, reason, "a list of seen films", GIVE);
+      if (name.toLowerCase().includes(one)) throw bad(name, "refused", [reason]);
     });
   }
 
@@ -248,14 +250,12 @@ window.nbrecLetterboxd = (rules) => {
     const bytes = new Uint8Array(await file.slice(0, MAX_ARCHIVE + 1).arrayBuffer());
     if (bytes[0] === 0x50 && bytes[1] === 0x4b) return ordered(await members(bytes, name));
     if (name.toLowerCase().endsWith(".zip")) {
-      throw bad(name, "no zip archive, in spite of its name", "a zip archive");
+      throw bad(name, "no zip");
     }
     refuse(name);
     const { kind, rows } = table(bytes, name);
     if (kind === "watched.csv" && !name.toLowerCase().includes("watched")) {
-      throw bad(name, "the header of both watched.csv and watchlist.csv",
-        "a file name with the word 'watched' in it, since nothing else tells them apart",
-        "If these are seen films, name the file watched.csv.");
+      throw bad(name, "watchlist");
     }
     return ordered([[kind, rows]]);
   }
@@ -263,7 +263,7 @@ window.nbrecLetterboxd = (rules) => {
   /* The rows of each list of seen films in a zip; nothing else of it is unpacked. */
   async function members(bytes, name) {
     if (bytes.length > MAX_ARCHIVE) {
-      throw bad(name, `more than ${count(MAX_ARCHIVE)} bytes`, "a smaller archive", GIVE);
+      throw bad(name, "large archive", [count(MAX_ARCHIVE)]);
     }
     const lists = [];
     for (const [file, member] of wanted(index(bytes, name), name)) {
@@ -272,7 +272,7 @@ window.nbrecLetterboxd = (rules) => {
     }
     return lists;
   }
-  const damaged = (name) => bad(name, "a damaged archive", "a readable zip");
+  const damaged = (name) => bad(name, "damaged");
   const viewOf = (bytes) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
   /* What an archive says, at its end, that it holds. */
@@ -284,13 +284,18 @@ window.nbrecLetterboxd = (rules) => {
       && view.getUint16(end + 20, true) === bytes.length - end - 22)) end--;
     if (end < least) throw damaged(name);
     const many = view.getUint16(end + 10, true);
-    if (many > MAX_MEMBERS) throw bad(name, `more than ${count(MAX_MEMBERS)} files`, "fewer", GIVE);
+    if (many > MAX_MEMBERS) throw bad(name, "members", [count(MAX_MEMBERS)]);
     for (let i = 0, at = view.getUint32(end + 16, true); i < many; i++) {
       if (at + 46 > end || view.getUint32(at, true) !== 0x02014b50) throw damaged(name);
       const lengths = [28, 30, 32].map((offset) => view.getUint16(at + offset, true));
+      const file = new TextDecoder("utf-8", { ignoreBOM: true })
+        .decode(bytes.subarray(at + 46, at + 46 + lengths[0]));
+      const steps = file.replaceAll("\\", "/").split("/");
+      if ((steps[0] === "" && steps.length > 1) || steps.includes("..") || steps[0].includes(":")) {
+        throw bad(name, "outside", [quoted(file)]);
+      }
       found.push({
-        name: new TextDecoder("utf-8", { ignoreBOM: true })
-          .decode(bytes.subarray(at + 46, at + 46 + lengths[0])),
+        name: file, steps,
         flags: view.getUint16(at + 8, true), method: view.getUint16(at + 10, true),
         checksum: view.getUint32(at + 16, true), packed: view.getUint32(at + 20, true),
         size: view.getUint32(at + 24, true), start: view.getUint32(at + 42, true) });
@@ -302,30 +307,26 @@ window.nbrecLetterboxd = (rules) => {
   function wanted(all, name) {
     const found = {};
     all.forEach((member) => {
-      const steps = member.name.replaceAll("\\", "/").split("/"), file = steps.at(-1);
-      if ((steps[0] === "" && steps.length > 1) || steps.includes("..") || steps[0].includes(":")) {
-        throw bad(name, `a file named ${quoted(member.name)}`, "names inside the archive");
-      }
+      const { steps } = member, file = steps.at(-1);
       if (!FILES.includes(file) || steps.length > 2
         || rules.notLists.includes(steps[0].toLowerCase())) return;
-      if (found[file]) throw bad(name, `${file} twice`, "each list once");
+      if (found[file]) throw bad(name, "twice", [file]);
       found[file] = member;
     });
     if (!Object.keys(found).length) {
       const inner = all.find((member) => member.name.toLowerCase().endsWith(".zip"));
-      throw bad(name, inner ? `another archive in it (${quoted(inner.name)})` : "none of its lists",
-        `one of ${FILES.join(", ")}`, inner ? "Unpack the outer one." : GIVE);
+      throw inner ? bad(name, "archive in it", [quoted(inner.name)]) : bad(name, "no list");
     }
     return FILES.filter((file) => found[file]).map((file) => [file, found[file]]);
   }
 
   async function unpacked(bytes, name, member, where) {
-    if (member.flags & 1) throw bad(where, "a file with a password", "one without");
+    if (member.flags & 1) throw bad(where, "password");
     if (member.method !== 0 && member.method !== 8) {
-      throw bad(where, `compression method ${member.method}`, "0 (stored) or 8 (deflated)");
+      throw bad(where, "method", [member.method]);
     }
     if (member.size > MAX_FILE) {
-      throw bad(where, `${count(member.size)} bytes when unpacked`, `at most ${count(MAX_FILE)}`);
+      throw bad(where, "unpacked", [count(member.size), count(MAX_FILE)]);
     }
     const view = viewOf(bytes);
     let at = member.start;
@@ -394,31 +395,30 @@ window.nbrecLetterboxd = (rules) => {
     }
     if (!fits(good, false)) do good--; while ((bytes[good] & 0xc0) === 0x80);
     const byte = bytes[good].toString(16).padStart(2, "0");
-    throw bad(name, `byte 0x${byte}, which is not UTF-8`, "text in UTF-8", EXPORT,
+    throw bad(name, "byte", [byte],
       breaks(new TextDecoder().decode(bytes.subarray(0, good))) + 1);
   }
 
   /* The checked rows of a csv, and which of FILES has its header. */
   function table(bytes, name) {
     if (bytes.length > MAX_FILE) {
-      throw bad(name, `more than ${count(MAX_FILE)} bytes`, "a smaller file");
+      throw bad(name, "large file", [count(MAX_FILE)]);
     }
     if (bytes.length > 3 && viewOf(bytes).getUint32(0, true) === 0x04034b50) {
-      throw bad(name, "an archive in the archive", "a csv file", "Unpack it.");
+      throw bad(name, "archive");
     }
     const text = decoded(bytes, name), at = text.search(control);
     if (at >= 0) {
       const code = text.charCodeAt(at).toString(16).padStart(2, "0");
-      throw bad(name, `the control character '\\x${code}'`, "text", EXPORT,
-        breaks(text.slice(0, at)) + 1);
+      throw bad(name, "control", [code], breaks(text.slice(0, at)) + 1);
     }
     const many = breaks(text);
-    if (many > MAX_ROWS) throw bad(name, `${count(many)} lines`, `at most ${count(MAX_ROWS)}`);
+    if (many > MAX_ROWS) throw bad(name, "lines", [count(many)]);
     const lines = csv(text, name), [first, header] = lines.next().value || [1, []];
     const kind = kindOf(header, name, first), rows = [];
     for (const [line, fields] of lines) {
       if (fields.length !== header.length) {
-        throw bad(name, `${fields.length} fields`, `${header.length}, as in the header`, EXPORT, line);
+        throw bad(name, "fields", [fields.length, header.length], line);
       }
       rows.push(filmOf(new Map(header.map((column, i) => [column, fields[i]])), name, line));
     }
@@ -440,12 +440,12 @@ window.nbrecLetterboxd = (rules) => {
       }
       ending.lastIndex = at;
       const end = at || !quoted ? ending.exec(text)?.[0] : undefined;
-      if (end === undefined) {
-        throw bad(name, `a broken row (${at ? "text behind a closing quote"
-          : "a quote that is not closed"})`, "fields between commas, quotes in pairs", EXPORT, begins);
+      const found = text.slice(from, at || from);
+      const field = quoted ? found.slice(1, -1).replaceAll('""', '"') : found;
+      if (end === undefined || (field.length > MAX_FIELD && [...field].length > MAX_FIELD)) {
+        throw bad(name, "row", [], begins);
       }
-      const found = text.slice(from, at);
-      fields.push(quoted ? found.slice(1, -1).replaceAll('""', '"') : found);
+      fields.push(field);
       line += breaks(found + end);
       at += end.length;
       if (end !== ",") {
@@ -457,24 +457,16 @@ window.nbrecLetterboxd = (rules) => {
   }
 
   function kindOf(header, name, line) {
-    if (header.includes("Review")) {
-      throw bad(name, "reviews, whose films are in diary.csv too, without the texts",
-        "a list of seen films", GIVE);
-    }
+    if (header.includes("Review")) throw bad(name, "reviews");
     const text = quoted(header.join(","));
     if (header.includes("Title") && !header.includes("Name")) {
-      throw bad(name, `the header ${text} of a list for import into Letterboxd`,
-        "a list that Letterboxd exports, with Date, Name and Year", GIVE, line);
+      throw bad(name, "import", [text], line);
     }
-    if (header.length === 1 && header[0].includes(";")) {
-      throw bad(name, `semicolons in the header ${text}`,
-        "Date, Name and Year, each once, between commas", EXPORT, line);
-    }
+    if (header.length === 1 && header[0].includes(";")) throw bad(name, "semicolons", [text], line);
     ["Date", "Name", "Year", "Rating", "Watched Date", "Letterboxd URI"].forEach((column, i) => {
       const times = header.filter((one) => one === column).length;
       if (times > 1 || (times < 1 && i < 3)) {
-        throw bad(name, `'${column}' ${times} times in the header ${text}`,
-          "Date, Name and Year, each once, between commas", GIVE, line);
+        throw bad(name, "columns", [column, times, text], line);
       }
     });
     return FILES[header.includes("Watched Date") ? 0 : header.includes("Rating") ? 2 : 1];
@@ -484,20 +476,15 @@ window.nbrecLetterboxd = (rules) => {
     const name = row.get("Name").replace(blanks, " "), year = row.get("Year");
     const rating = row.get("Rating") || "", length = [...name].length;
     const date = row.get("Watched Date") || row.get("Date");
-    const wrong = (found, expected) => bad(where, found, expected, EXPORT, line);
-    if (length < 1 || length > MAX_NAME) {
-      throw wrong(`a film's name of ${count(length)} characters`, `1 to ${MAX_NAME}`);
-    }
+    if (length < 1 || length > MAX_NAME) throw bad(where, "name", [count(length)], line);
     if (year && !(isYear.test(year) && year >= 1870 && year <= 2100)) {
-      throw wrong(`the year ${quoted(year, 20)}`, "1870 to 2100, or nothing");
+      throw bad(where, "year", [quoted(year, 20)], line);
     }
-    if (rating && !isRating.test(rating)) {
-      throw wrong(`the rating ${quoted(rating, 20)}`, "0.5 to 5 in half steps, or nothing");
-    }
+    if (rating && !isRating.test(rating)) throw bad(where, "rating", [quoted(rating, 20)], line);
     const when = isDay.test(date) && new Date(`${date}T00:00:00Z`);
     if (!when || Number.isNaN(+when) || when.toISOString().slice(0, 10) !== date
       || date < "1900" || date >= "2101") {
-      throw wrong(`the date ${quoted(date, 20)}`, "a day such as 2024-02-03");
+      throw bad(where, "date", [quoted(date, 20)], line);
     }
     return { name, year: Number(year) || null, date, line, rating: rating ? Number(rating) : NaN,
       link: row.get("Letterboxd URI") || "" };

@@ -20,6 +20,17 @@ BLANKS = ("\t\n\r \xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u20
           "\u2028\u2029\u202f\u205f\u3000\ufeff")
 CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 ANEW = "Correct the file, or fetch it anew."
+MESSAGES = {  # what was found, what was expected; the page of the book says the same
+    "damaged": ("a damaged archive", "a readable zip"),
+    "members": ("more than {} files", "fewer"),
+    "outside": ("a file named {}", "names inside the archive"),
+    "password": ("a file with a password", "one without"),
+    "method": ("compression method {}", "0 (stored) or 8 (deflated)"),
+    "unpacked": ("{} bytes when unpacked", "at most {}"),
+    "byte": ("byte 0x{}, which is not UTF-8", "text in UTF-8"),
+    "row": ("a broken row", f"fields between separators, of at most {MAX_FIELD:,} characters, "
+            "quotes in pairs"),
+}
 
 
 def bad(where: object, found: str, expected: str, advice: str = ANEW, line: int = 0) -> ValueError:
@@ -33,21 +44,32 @@ def bad(where: object, found: str, expected: str, advice: str = ANEW, line: int 
     return ValueError(f"{place}: found {found}; expected {expected}. {advice}")
 
 
+def _known(where: object, what: str, *values: object, advice: str, line: int = 0) -> ValueError:
+    """`bad` in the words of `MESSAGES`."""
+    found, expected = MESSAGES[what]
+    n = found.count("{}")
+    return bad(where, found.format(*values[:n]), expected.format(*values[n:]), advice, line)
+
+
 def quoted(text: str, most: int = 80) -> str:
     """The first characters of a text from a file, in quotes and on one line."""
     return f"'{re.sub(CONTROL, '?', re.sub(f'[{BLANKS}]+', ' ', text))[:most]}'"
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
-    """A file, or a ValueError that says why it cannot be read."""
+def opened(path: Path, where: object = "", advice: str = "Give another path."
+           ) -> Iterator[BinaryIO]:
+    """A file as a stream of bytes, or a ValueError that says why it cannot be read."""
     try:
-        with path.open("rb") as stream:
-            yield stream
+        stream = path.open("rb")
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise bad(where or path, "no such file", "a file", advice) from error
     except OSError as error:
-        found = "a folder" if path.is_dir() else "no such file" if not path.exists() else (
+        found = "a folder" if isinstance(error, IsADirectoryError) else (
             f"what cannot be opened ({error.strerror})")
-        raise bad(path, found, "a file that may be read", "Give another path.") from error
+        raise bad(where or path, found, "a file", advice) from error
+    with stream:
+        yield stream
 
 
 # --- text and csv --------------------------------------------------------------------------------
@@ -68,9 +90,8 @@ def decode(content: bytes, where: object, advice: str = ANEW, latin: bool = Fals
             except UnicodeDecodeError:
                 pass  # a byte that stands for nothing
         before = error.object[:error.start].decode("utf-8")  # object: without a byte order mark
-        raise bad(where, f"byte 0x{error.object[error.start]:02x}, which is not UTF-8"
-                  + " (nor is the file Latin-1)" * latin, "text in UTF-8", advice,
-                  breaks(before) + 1) from None
+        raise _known(where, "byte", f"{error.object[error.start]:02x}", advice=advice,
+                     line=breaks(before) + 1) from None
 
 
 def breaks(text: str) -> int:
@@ -95,8 +116,7 @@ def rows(stream: TextIO, where: object, separator: str = ",", advice: str = ANEW
                 yield line, row
             line = reader.line_num + 1
     except csv.Error:
-        raise bad(where, "a broken row", "fields between separators, of at most "
-                  f"{MAX_FIELD:,} characters, quotes in pairs", advice, line) from None
+        raise _known(where, "row", advice=advice, line=line) from None
 
 
 # --- zip archives --------------------------------------------------------------------------------
@@ -138,7 +158,7 @@ class Archive:
 
     def damaged(self) -> ValueError:
         """What is said of an archive that is not whole."""
-        return bad(self.where, "a damaged archive", "a readable zip", self.advice)
+        return _known(self.where, "damaged", advice=self.advice)
 
     def _index(self, file: BinaryIO) -> list[Member]:
         size = file.seek(0, io.SEEK_END)
@@ -153,7 +173,7 @@ class Archive:
         count, _, at = struct.unpack_from("<HII", tail, end + 10)
         end += size - len(tail)
         if count > MAX_MEMBERS:
-            raise bad(self.where, f"more than {MAX_MEMBERS:,} files", "fewer", self.advice)
+            raise _known(self.where, "members", f"{MAX_MEMBERS:,}", advice=self.advice)
         members = []
         for _ in range(count):
             file.seek(at)
@@ -165,8 +185,7 @@ class Archive:
             name = file.read(lengths[0]).decode("utf-8", "replace")
             parts = name.replace("\\", "/").split("/")
             if parts[0] == "" and len(parts) > 1 or ".." in parts or ":" in parts[0]:
-                raise bad(self.where, f"a file named {quoted(name)}", "names inside the archive",
-                          self.advice)
+                raise _known(self.where, "outside", quoted(name), advice=self.advice)
             members.append(Member(name, flags, method, checksum, packed, unpacked,
                                   struct.unpack_from("<I", head, 42)[0]))
             at += 46 + sum(lengths)
@@ -181,13 +200,11 @@ class Archive:
             most: bytes that it may unpack to.
         """
         if member.flags & 1:
-            raise bad(where, "a file with a password", "one without", self.advice)
+            raise _known(where, "password", advice=self.advice)
         if member.method not in (0, 8):
-            raise bad(where, f"compression method {member.method}",
-                      "0 (stored) or 8 (deflated)", self.advice)
+            raise _known(where, "method", member.method, advice=self.advice)
         if member.size > most:
-            raise bad(where, f"{member.size:,} bytes when unpacked", f"at most {most:,}",
-                      self.advice)
+            raise _known(where, "unpacked", f"{member.size:,}", f"{most:,}", advice=self.advice)
         with self._opened() as file:
             file.seek(member.start)
             head = file.read(30)
