@@ -175,6 +175,7 @@ def measures(result: Evaluation, train: Sequences, test: Sequences) -> dict[str,
         "ranks": ranks.tolist(),
         "ranks_with_seen": result.ranks_with_seen.tolist(),
         "history_lengths": (test.lengths - 1).tolist(),
+        "target_gaps": records.significant(test.target_gaps(), 12),
         "target_popularity": records.significant(popularity[test.targets()], 3),
         "popularity": {
             "recommended": records.popularity_histogram(popularity[recommended.ravel()]),
@@ -336,7 +337,7 @@ def _shared_facts(
         "dataset": data.name,
         "variant": variant,
         "settings": {
-            "sequences": asdict(settings),
+            "sequences": settings.described(),
             "folds": {"n_folds": profile.n_folds, "seed": profile.seed}
             | ({"leave_one_out": True} if profile.leave_one_out else {}),
             "evaluation": {

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from nbrec import checks
+from nbrec.ordering import TIES, time_order
 from nbrec.sequences import SHORTEST_SEQUENCE, FunnelStep, Sequences, offsets_of, ranges
 
 LOWEST, HIGHEST = 0.5, 5.0  # stars
@@ -26,7 +28,12 @@ class SequenceSettings:
         left_truncate: how many of each user's first items are cut off (0 or 20 in the thesis).
         min_rating: items rated lower than this are dropped, in stars (0 to 5); None keeps all.
         random_sample: share of the users that are kept, in (0, 1].
-        seed: seed of the sample, 0 or more.
+        seed: seed of the sample and of random ties, 0 or more.
+        ties, time_resolution: the order of ratings of one instant, and how many seconds an instant
+            is long; see `ordering.time_order`.
+        session_gap: ask for the first item of a session only: every sequence ends with the last
+            item that came at least so many seconds after the one before it, and users who have no
+            such item are dropped; None asks for whatever comes last.
 
     Raises:
         ValueError: a number is of another kind or out of its range; the message names it.
@@ -38,6 +45,9 @@ class SequenceSettings:
     min_rating: float | None = 3.0
     random_sample: float = 1.0
     seed: int = 0
+    ties: str = "file"
+    time_resolution: int = 1
+    session_gap: int | None = None
 
     def __post_init__(self) -> None:
         checks.whole("min_length", self.min_length, 1)
@@ -46,9 +56,20 @@ class SequenceSettings:
         checks.number("min_rating", self.min_rating, 0, HIGHEST, none=True)
         checks.number("random_sample", self.random_sample, above=0, high=1)
         checks.whole("seed", self.seed)
+        checks.choice("ties", self.ties, TIES)
+        checks.whole("time_resolution", self.time_resolution, 1)
+        checks.whole("session_gap", self.session_gap, 1, none=True)
         if self.min_length > self.max_length:
             raise ValueError(f"min_length={self.min_length} with max_length={self.max_length}: "
                              "expected min_length <= max_length")
+
+    def described(self) -> dict[str, Any]:
+        """The settings as records keep them: those of the order only where they are not usual."""
+        settings = asdict(self)
+        for name in ("ties", "time_resolution", "session_gap"):
+            if settings[name] == type(self).__dataclass_fields__[name].default:
+                del settings[name]
+        return settings
 
 
 def build_sequences(ratings: pd.DataFrame, settings: SequenceSettings | None = None) -> Sequences:
@@ -59,8 +80,8 @@ def build_sequences(ratings: pd.DataFrame, settings: SequenceSettings | None = N
     items rated under ``min_rating``. A sequence of fewer than two items cannot be evaluated and is
     dropped, in a step of its own.
 
-    Items of one instant stay in the order of the file. Without a column ``rating`` step 5 is
-    skipped, and the funnel says so.
+    Items of one instant stay in the order of the file, unless ``ties`` says otherwise. Without a
+    column ``rating`` step 5 is skipped, and the funnel says so.
 
     Args:
         ratings: columns userId and movieId (whole numbers, 0 to 2^63 - 1), position (whole numbers,
@@ -91,6 +112,13 @@ def build_sequences(ratings: pd.DataFrame, settings: SequenceSettings | None = N
             "position"
         )
     all_users, all_movies, times = (_numbers(ratings, column) for column in needed)
+    stamps = _seconds(ratings) if "timestamp" in ratings else None
+    if settings.time_resolution > 1 or settings.session_gap or settings.ties != "file":
+        if stamps is None:
+            raise ValueError("the ratings have no column timestamp (found: "
+                             f"{', '.join(map(str, ratings.columns))}): expected one for ties, "
+                             "time_resolution and session_gap")
+        times = stamps
     if pair := checks.repeated_pair(all_users, all_movies):
         first, second = pair
         raise ValueError(f"user {all_users[first]} and movie {all_movies[first]} stand in rows "
@@ -108,8 +136,9 @@ def build_sequences(ratings: pd.DataFrame, settings: SequenceSettings | None = N
         funnel.append(FunnelStep(step, what, int((counts > 0).sum()), int(seen.sum()),
                                  int(counts.sum()), note))
 
-    # Step 1. A stable sort by (user, time) leaves ties in the order of the file.
-    order = _stable_order(all_users, times)
+    # Step 1.
+    order = time_order(all_users, all_movies, times, settings.ties, settings.time_resolution,
+                       settings.seed)
     user_ids = all_users[order]
     movies = movie_codes[order]
     starts = np.flatnonzero(np.r_[True, user_ids[1:] != user_ids[:-1]]) if len(order) else order
@@ -144,6 +173,7 @@ def build_sequences(ratings: pd.DataFrame, settings: SequenceSettings | None = N
         users, starts, counts = users[chosen], starts[chosen], counts[chosen]
         rows = ranges(starts, counts)
     movies = movies[rows]
+    stamps = None if stamps is None else stamps[order[rows]].astype(np.float64)
     add(4, f"sample {settings.random_sample:.0%} of the users", counts, movies)
 
     # Step 5.
@@ -155,19 +185,33 @@ def build_sequences(ratings: pd.DataFrame, settings: SequenceSettings | None = N
         owner = np.repeat(np.arange(len(users)), counts)
         counts = np.bincount(owner[good], minlength=len(users))
         movies = movies[good]
+        stamps = None if stamps is None else stamps[good]
         add(5, f"ratings of {settings.min_rating:g} or more", counts, movies)
+
+    if settings.session_gap and stamps is not None:
+        owner = np.repeat(np.arange(len(users)), counts)
+        first = np.r_[False, (np.diff(owner) == 0) & (np.diff(stamps) >= settings.session_gap)]
+        place = np.arange(len(owner)) - offsets_of(counts)[:-1][owner]
+        asked = np.zeros(len(users), np.int64)  # how many items stand before the one asked for
+        np.maximum.at(asked, owner[first], place[first])
+        kept = place <= asked[owner]
+        movies, stamps = movies[kept], stamps[kept]
+        counts = np.where(asked > 0, asked + 1, np.minimum(counts, 1))
+        add(0, f"end with an item after {settings.session_gap:,} s", counts, movies,
+            f"{int((asked == 0).sum()):,} users have none")
 
     keep = counts >= SHORTEST_SEQUENCE
     if not keep.all():
-        movies = movies[np.repeat(keep, counts)]
+        left = np.repeat(keep, counts)
+        movies, stamps = movies[left], None if stamps is None else stamps[left]
         users, counts = users[keep], counts[keep]
     add(0, f"at least {SHORTEST_SEQUENCE} items left", counts, movies, "a history and a target")
     if not len(users):
         table = pd.DataFrame(funnel).to_string(index=False)
         raise ValueError(f"no user is left with {settings}. What each step left:\n{table}\nWiden "
                          "min_length..max_length, or lower min_rating or left_truncate.")
-    items, left = _coded(movies)
-    return Sequences(users, items, offsets_of(counts), movie_ids[left], tuple(funnel))
+    items, codes = _coded(movies)
+    return Sequences(users, items, offsets_of(counts), movie_ids[codes], tuple(funnel), stamps)
 
 
 def _column(ratings: pd.DataFrame, column: str) -> pd.Series:
@@ -216,6 +260,14 @@ def _numbers(ratings: pd.DataFrame, column: str) -> np.ndarray:
     return values if keep else values.astype(np.int64, copy=False)
 
 
+def _seconds(ratings: pd.DataFrame) -> np.ndarray:
+    """The column timestamp in seconds, int64 or float64."""
+    series = _column(ratings, "timestamp")
+    if pd.api.types.is_datetime64_any_dtype(series):
+        return pd.DatetimeIndex(series).as_unit("ns").asi8 / 1e9
+    return _numbers(ratings, "timestamp")
+
+
 def _whole(value: object) -> int | None:
     """The whole number that a cell of a mixed column is, or None."""
     if isinstance(value, str):
@@ -254,17 +306,3 @@ def _coded(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     there = np.zeros(int(ids.max(initial=-1)) + 1, bool)  # ids are dense: a table is faster
     there[ids] = True
     return (np.cumsum(there, dtype=np.int32) - 1)[ids], np.flatnonzero(there)
-
-
-def _stable_order(users: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """int64 (M,): the rows sorted by (user, time, place in the file)."""
-    whole = users.dtype.kind in "iu" and times.dtype.kind in "iu"
-    if not whole or len(users) and (users.min() < 0 or users.max() >= 2**31 or times.min() < 0
-                                    or times.max() >= 2**32):
-        # Ids or times too wide, or too fine (fractions of a second), to share one 64-bit key:
-        # two stable sorts, the finer one first.
-        order = np.argsort(times, kind="stable")
-        return order[np.argsort(users[order], kind="stable")]
-    key = users << 32
-    key |= times
-    return np.argsort(key, kind="stable")

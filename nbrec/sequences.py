@@ -47,6 +47,8 @@ class Sequences:
         offsets: int64 (U + 1,), where each user's items begin; the last entry is M.
         catalogue: int64 (V,), the movieId of each index, ascending.
         funnel: what each step of the preprocessing left; empty if nobody counted.
+        times: float64 (M,), when each item was rated, in seconds, NaN where that is not known;
+            None if nobody asks.
 
     Raises:
         ValueError: the arrays do not fit together; the message names the array and the place.
@@ -57,6 +59,7 @@ class Sequences:
     offsets: np.ndarray
     catalogue: np.ndarray
     funnel: tuple[FunnelStep, ...] = field(default=(), repr=False, compare=False)
+    times: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("users", "items", "offsets", "catalogue"):
@@ -84,14 +87,21 @@ class Sequences:
                 before, here = getattr(self, name)[at - 1 : at + 1]
                 raise ValueError(f"{name} has {here} after {before} at position {at}: expected "
                                  f"ascending numbers{', each once' * lowest}")
+        if self.times is not None and np.shape(self.times) != self.items.shape:
+            raise ValueError(f"times of shape {np.shape(self.times)} for {len(self.items)} items: "
+                             "expected one for each item")
 
-    @classmethod
-    def _made(cls, *values: object) -> Sequences:
-        """From arrays that are parts of checked ones, so that nothing is checked twice."""
-        sequences = object.__new__(cls)
-        for name, value in zip(cls.__dataclass_fields__, values, strict=True):
-            object.__setattr__(sequences, name, value)
-        return sequences
+    def _part(self, users: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> Sequences:
+        """Rows of items that begin at ``starts``; parts of checked arrays are not checked again."""
+        rows = ranges(starts, lengths)
+        part = object.__new__(Sequences)
+        for name, value in vars(self).items():
+            object.__setattr__(part, name, value)
+        for name, array in (("users", users), ("items", self.items[rows]),
+                            ("offsets", offsets_of(lengths)),
+                            ("times", None if self.times is None else self.times[rows])):
+            object.__setattr__(part, name, array)
+        return part
 
     def __len__(self) -> int:
         return len(self.users)
@@ -133,10 +143,7 @@ class Sequences:
                                  "expected one entry for each user")
             positions = np.flatnonzero(positions)
         positions = checks.indices(positions, len(self), "user position").astype(np.int64)
-        lengths = self.lengths[positions]
-        rows = ranges(self.offsets[positions], lengths)
-        return Sequences._made(self.users[positions], self.items[rows], offsets_of(lengths),
-                               self.catalogue, self.funnel)
+        return self._part(self.users[positions], self.offsets[positions], self.lengths[positions])
 
     def shorten(self, n: int) -> Sequences:
         """The same users without each one's last n items.
@@ -153,9 +160,7 @@ class Sequences:
                 f"user {self.users[short]} has {self.lengths[short]} items, {n} are to be cut off: "
                 f"expected {SHORTEST_SEQUENCE} or more to be left; raise min_length"
             )
-        rows = ranges(self.offsets[:-1], lengths)
-        return Sequences._made(self.users, self.items[rows], offsets_of(lengths), self.catalogue,
-                               self.funnel)
+        return self._part(self.users, self.offsets[:-1], lengths)
 
     def prefixes(self, n: int) -> Sequences:
         """Of each user the whole sequence, and that without the last item, the last two, .. so that
@@ -168,10 +173,7 @@ class Sequences:
         rows = np.clip(self.lengths - SHORTEST_SEQUENCE + 1, 1, n)
         owner = np.repeat(np.arange(len(self)), rows)
         shorter = np.arange(len(owner)) - offsets_of(rows)[:-1][owner]
-        lengths = self.lengths[owner] - shorter
-        return Sequences._made(
-            self.users[owner], self.items[ranges(self.offsets[owner], lengths)],
-            offsets_of(lengths), self.catalogue, self.funnel)
+        return self._part(self.users[owner], self.offsets[owner], self.lengths[owner] - shorter)
 
     def windows(self, n: int) -> tuple[Sequences, np.ndarray]:
         """Cut into windows of at most n + 1 items: every item but a user's first is a target once.
@@ -195,9 +197,7 @@ class Sequences:
         to_come = np.cumsum(later + 1)[owner] - 1 - np.arange(len(owner))
         ends = self.lengths[owner] - new * to_come
         starts = np.where(to_come < later[owner], ends - n - 1, 0)
-        rows = ranges(self.offsets[owner] + starts, ends - starts)
-        windows = Sequences._made(self.users[owner], self.items[rows], offsets_of(ends - starts),
-                                  self.catalogue, self.funnel)
+        windows = self._part(self.users[owner], self.offsets[owner] + starts, ends - starts)
         return windows, np.where(starts > 0, n - new, 0)
 
     def histories(self) -> list[np.ndarray]:
@@ -207,6 +207,12 @@ class Sequences:
     def targets(self) -> np.ndarray:
         """int64 (U,): the last item of each sequence, the next best item to be found."""
         return self.items[self.offsets[1:] - 1].astype(np.int64)
+
+    def target_gaps(self) -> np.ndarray:
+        """float64 (U,): seconds between each target and the item before it, NaN if not known."""
+        if self.times is None:
+            return np.full(len(self), np.nan)
+        return self.times[self.offsets[1:] - 1] - self.times[self.offsets[1:] - 2]
 
     def digest(self) -> str:
         """A sha256 of users, items and catalogue: equal digests mean equal data."""

@@ -126,7 +126,7 @@ def test_every_citation_has_its_entry():
 GROUND = {"checks", "files", "paths"}
 FLOORS = {  # what a part of the package may import of it, the ground apart
     "data": {"data"}, "models": {"models", "sequences"}, "sequences": set(),
-    "preprocessing": {"sequences"}, "tuning": {"records"},
+    "ordering": set(), "preprocessing": {"ordering", "sequences"}, "tuning": {"records"},
     "profiles": {"preprocessing", "tuning"},
     "metrics": {"sequences"}, "losses": set(), "records": {"metrics"},
     "evaluate": {"metrics", "sequences"},
