@@ -25,7 +25,7 @@ import torch
 
 from nbrec import checks
 from nbrec import train as training
-from nbrec.data import text
+from nbrec.data import encoders, text
 from nbrec.models import graph, next_item
 from nbrec.models.baselines import EASE, MarkovChain, Popularity, fitted
 from nbrec.models.content import Content
@@ -38,7 +38,7 @@ from nbrec.train import LearningCurve, TrainSettings
 
 CLASSICAL = {"popularity": Popularity, "markov": MarkovChain, "ease": EASE, "item-knn": ItemKNN,
              "user-knn": UserKNN, "svd": SVD}
-CONTENT = ("tfidf", *text.ENCODERS)
+CONTENT = ("tfidf", *encoders.ENCODERS)
 GRAPHS = {"gcn": graph.gcn, "lightgcn": graph.lightgcn, "gat": graph.gat}
 NEURAL = {"transformer": next_item.transformer, "mamba": next_item.mamba,
           "xlstm": next_item.xlstm, "sasrec": next_item.sasrec,
@@ -98,9 +98,10 @@ def missing(name: str) -> str:
     """Why a model cannot be used here, in a sentence; "" if it can."""
     parts = parse(name)
     for context in (parts.base, *parts.contexts):
-        if context in text.ENCODERS and text.find_weights(context) is None:
-            return (f"{name} is left out: the weights of {text.ENCODERS[context].repository} are "
-                    "neither on this machine nor within its reach.")
+        if context in encoders.ENCODERS and encoders.find_weights(context) is None:
+            repository = encoders.ENCODERS[context].repository
+            return (f"{name} is left out: the weights of {repository} are neither on this machine "
+                    "nor within its reach.")
     return ""
 
 
@@ -180,7 +181,7 @@ class ContentRecommender:
     """Films with a document like those of the history; see ``models.content.Content``.
 
     Args:
-        encoder: "tfidf", or a key of ``text.ENCODERS``.
+        encoder: "tfidf", or a key of ``encoders.ENCODERS``.
         documents: text of each film by movieId.
         dimensions: width of the item vectors that "tfidf" gives to a hybrid.
         last_n: score with the last n items of a history only; None uses all, as the thesis does.
@@ -199,7 +200,7 @@ class ContentRecommender:
         for movie, document in self.documents.items():
             digest.update(f"{movie}\t{document}\n".encode())
         made = {"dimensions": self.dimensions} if self.encoder == "tfidf" else {
-            "repository": text.ENCODERS[self.encoder].repository}
+            "repository": encoders.ENCODERS[self.encoder].repository}
         return {"encoder": self.encoder, "last_n": self.last_n, **made,
                 "documents_sha256": digest.hexdigest()}
 
@@ -211,7 +212,7 @@ class ContentRecommender:
             self.vectors = text.tfidf(documents)
             self.seconds = time.perf_counter() - began
         else:
-            self.vectors, self.seconds = text.encode_timed(documents, self.encoder)
+            self.vectors, self.seconds = encoders.encode_timed(documents, self.encoder)
         self.model = Content(self.vectors, self.last_n)
         self.frozen, self.catalogue = None, train.catalogue
         return self

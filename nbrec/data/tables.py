@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
@@ -130,23 +129,13 @@ def tags(place: Place, kind: type | str) -> pd.DataFrame | None:
     return None
 
 
-def header(row: list[str], needed: Iterable[str], where: str, line: int, separator: str = ","
-           ) -> None:
-    """Check the names of a table's columns; others may be among them."""
-    missing = [c for c in needed if not {*re.split(r" \(or |\)", c)} & set(row)]
-    if missing or len(set(row)) != len(row):
-        what = f"without {', '.join(missing)}" if missing else "that names a column twice"
-        raise bad(where, f"the header {quoted(separator.join(row), 200)} {what}",
-                  f"{', '.join(needed)}, separated by {separator!r}", "Rename the columns.", line)
-
-
 def _csv(place: Place, name: str, types: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     """The rows of a csv: of each these columns, in this order."""
     label = place.label(name)
     lines = untrusted.rows(io.StringIO(place.text(name), newline=""), label)
     line, row = next(lines, (1, []))
     columns = [column.strip() for column in row]
-    header(columns, types, label, line)
+    untrusted.columns(columns, types, label, line)
     places = [columns.index(column) for column in types]
     for line, row in lines:
         if len(row) != len(columns):

@@ -7,7 +7,7 @@ import io
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TextIO
@@ -117,6 +117,16 @@ def rows(stream: TextIO, where: object, separator: str = ",", advice: str = ANEW
             line = reader.line_num + 1
     except csv.Error:
         raise _known(where, "row", advice=advice, line=line) from None
+
+
+def columns(names: list[str], needed: Iterable[str], where: object, line: int, separator: str = ","
+            ) -> None:
+    """Check the names of a table's columns: "a (or b)" needs one of both, more may be there."""
+    missing = [c for c in needed if not {*re.split(r" \(or |\)", c)} & set(names)]
+    if missing or len(set(names)) != len(names):
+        what = f"without {', '.join(missing)}" if missing else "that names a column twice"
+        raise bad(where, f"the header {quoted(separator.join(names), 200)} {what}",
+                  f"{', '.join(needed)}, separated by {separator!r}", "Rename the columns.", line)
 
 
 # --- zip archives --------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from sklearn.preprocessing import normalize
 
 from nbrec import checks, experiment, files, metrics, paths, recommenders, records
-from nbrec.data import movielens, text
+from nbrec.data import encoders, movielens, text
 from nbrec.evaluate import evaluate
 from nbrec.files import atomic
 from nbrec.models.content import Content
@@ -193,7 +193,7 @@ def _fit_content(model: Any, catalogue: np.ndarray) -> tuple[np.ndarray, np.ndar
         movieIds of the films outside the catalogue, and their vectors.
     """
     movies = model.documents.index.to_numpy()
-    raw = text.encode(model.documents, model.encoder)
+    raw = encoders.encode(model.documents, model.encoder)
     whole = np.round(COARSE * raw / np.abs(raw).max(1, keepdims=True))
     inside = np.isin(movies, catalogue)
     order = np.argsort(movies[inside])
