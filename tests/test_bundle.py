@@ -481,7 +481,7 @@ def test_what_cannot_be_made_is_said_before_anything_is_written(monkeypatch, tmp
                                                                 asked, message):
     profile = replace(PROFILE, models=PROFILE.models | {"minibert": {}})
     monkeypatch.setattr("nbrec.play.bundle.get_profile", lambda name: profile)
-    monkeypatch.setattr("nbrec.data.text.find_weights", lambda name: None)
+    monkeypatch.setattr("nbrec.data.encoders.find_weights", lambda name: None)
     monkeypatch.setattr("nbrec.data.movielens.load", lambda name: pytest.fail("data were loaded"))
     with pytest.raises(SystemExit) as stopped:
         bundle.main([*asked, "--folder", str(tmp_path / "new")])
