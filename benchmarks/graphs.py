@@ -17,7 +17,8 @@ import torch
 from transformer import synthetic_sequences
 
 from nbrec.book.growth import peak_megabytes
-from nbrec.models.graph import Graph, gat, gcn, lightgcn
+from nbrec.models.graph import Graph
+from nbrec.models.graph_layers import gat, gcn, lightgcn
 from nbrec.train import GraphTrainer, TrainSettings
 
 MODELS = {"lightgcn": lightgcn, "gcn": gcn, "gat": gat}

@@ -89,10 +89,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 if bias is not None:
                     z += bias
                 loss += _softmax_(z, targets[part, None])
-                if not need:
+                if grad_h is None or grad_w is None:
                     continue
                 z.scatter_add_(1, targets[part, None], z.new_full((len(z), 1), -1.0))
-                if bias is not None:
+                if grad_b is not None:
                     grad_b += z.sum(0)
                 if half:
                     z = z.to(half)

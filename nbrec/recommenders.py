@@ -26,7 +26,7 @@ import torch
 from nbrec import checks
 from nbrec import train as training
 from nbrec.data import encoders, text
-from nbrec.models import graph, next_item
+from nbrec.models import graph, graph_layers, next_item
 from nbrec.models.baselines import EASE, MarkovChain, Popularity, fitted
 from nbrec.models.content import Content
 from nbrec.models.fusion import EarlyFusion, LateFusion
@@ -39,7 +39,7 @@ from nbrec.train import LearningCurve, TrainSettings
 CLASSICAL = {"popularity": Popularity, "markov": MarkovChain, "ease": EASE, "item-knn": ItemKNN,
              "user-knn": UserKNN, "svd": SVD}
 CONTENT = ("tfidf", *encoders.ENCODERS)
-GRAPHS = {"gcn": graph.gcn, "lightgcn": graph.lightgcn, "gat": graph.gat}
+GRAPHS = {"gcn": graph_layers.gcn, "lightgcn": graph_layers.lightgcn, "gat": graph_layers.gat}
 NEURAL = {"transformer": next_item.transformer, "mamba": next_item.mamba,
           "xlstm": next_item.xlstm, "sasrec": next_item.sasrec,
           "mamba4rec": next_item.mamba4rec}

@@ -13,7 +13,8 @@ from nbrec import train as training
 from nbrec.data import movielens
 from nbrec.evaluate import evaluate
 from nbrec.metrics import hit_rate, ndcg, target_ranks
-from nbrec.models.graph import GATLayer, GCNLayer, Graph, LightGCNLayer, gat, gcn, lightgcn
+from nbrec.models.graph import Graph
+from nbrec.models.graph_layers import GATLayer, GCNLayer, LightGCNLayer, gat, gcn, lightgcn
 from nbrec.profiles import PROFILES
 from nbrec.sequences import Sequences
 from nbrec.train import TrainSettings, fit_graph, sample_negatives

@@ -12,7 +12,9 @@ from transformers.models.mamba.modeling_mamba import MambaMixer
 from twins import assert_equal, values_and_gradients
 
 from nbrec.models import selective_scan as scan
-from nbrec.models.mamba import Mamba4RecBlock, MambaBlock, causal_conv
+from nbrec.models import selective_scan_loops as loops
+from nbrec.models.causal_conv import causal_conv
+from nbrec.models.mamba import Mamba4RecBlock, MambaBlock
 from nbrec.models.next_item import mamba4rec
 from nbrec.models.selective_scan import selective_scan, selective_scan_recurrent
 
@@ -21,7 +23,7 @@ from nbrec.models.selective_scan import selective_scan, selective_scan_recurrent
 def way(request, monkeypatch):
     """Both ways of the fast scan on a CPU."""
     if request.param == "torch":
-        monkeypatch.setattr(scan, "njit", None)
+        monkeypatch.setattr(loops, "njit", None)
     else:
         pytest.importorskip("numba")
 
@@ -65,14 +67,14 @@ def test_recurrence_is_that_of_the_paper(zoh):
 def test_scan_in_chunks_equals_the_recurrence(monkeypatch, way, zoh, steps, skip):
     inputs = scan_inputs()[: 6 if skip else 5]
     monkeypatch.setattr(scan, "CHUNK", steps)
-    monkeypatch.setattr(scan, "CACHE", 1)  # one sequence at a time
+    monkeypatch.setattr(loops, "CACHE", 1)  # one sequence at a time
     assert_equal(values_and_gradients(selective_scan, inputs, zoh=zoh),
                  values_and_gradients(selective_scan_recurrent, inputs, zoh=zoh))
 
 
 def test_a_batch_split_between_threads_equals_the_recurrence(monkeypatch):
     inputs = scan_inputs(batch=7)[:5]
-    monkeypatch.setattr(scan, "CACHE", 2 * scan.CHUNK * 5 * 3)  # two sequences at a time
+    monkeypatch.setattr(loops, "CACHE", 2 * scan.CHUNK * 5 * 3)  # two sequences at a time
     usual = torch.get_num_threads()
     torch.set_num_threads(3)  # parts of 3, 2 and 2 sequences
     try:
@@ -141,7 +143,7 @@ def test_no_tensor_holds_all_states(way):
     assert 3000 * 64 <= largest < 3000 * 64 * 16 / 10
 
 
-def test_the_librarys_kernel_gets_what_it_expects(monkeypatch):
+def test_the_librarys_kernel_gets_what_it_expects():
     """A stand-in with the signature of mamba-ssm's scan: u, delta (B, D, L), B, C (B, N, L)."""
     def kernel(u, delta, A, B, C):
         assert all(x.is_contiguous() for x in (u, delta, A, B, C))
@@ -153,9 +155,8 @@ def test_the_librarys_kernel_gets_what_it_expects(monkeypatch):
             y[:, :, t] = (h * C[:, None, :, t]).sum(-1)
         return y
 
-    monkeypatch.setattr(scan, "cuda_scan", kernel)
     inputs = [x.detach() for x in scan_inputs()[:5]]
-    assert_equal([scan._library_scan(*inputs)], [selective_scan_recurrent(*inputs)])
+    assert_equal([scan._library_scan(kernel, *inputs)], [selective_scan_recurrent(*inputs)])
 
 
 def test_convolution_by_hand():
@@ -175,17 +176,17 @@ def test_mixer_equals_transformers(d_conv):
                          time_step_rank=2, num_hidden_layers=1, use_conv_bias=True)
     its = MambaMixer(config, 0).double().eval()
     with torch.no_grad():
-        block.log_a.zero_()
-        block.skip.copy_(torch.arange(64) / 64)
-        block.w_delta.bias.copy_(block.w_delta.bias.float())
+        block.A_log.zero_()
+        block.D.copy_(torch.arange(64) / 64)
+        block.dt_proj.bias.copy_(block.dt_proj.bias.float())
         its.A_log.zero_()
-        for mine, theirs in ((block.w_xz.weight, its.in_proj.weight),
-                             (block.conv_weight.flip(1)[:, None], its.conv1d.weight),
-                             (block.conv_bias, its.conv1d.bias), (block.skip, its.D),
-                             (block.w_rbc.weight, its.x_proj.weight),
-                             (block.w_delta.weight, its.dt_proj.weight),
-                             (block.w_delta.bias, its.dt_proj.bias),
-                             (block.w_mix.weight, its.out_proj.weight)):
+        for mine, theirs in ((block.in_proj.weight, its.in_proj.weight),
+                             (block.conv1d.weight.flip(1)[:, None], its.conv1d.weight),
+                             (block.conv1d.bias, its.conv1d.bias), (block.D, its.D),
+                             (block.x_proj.weight, its.x_proj.weight),
+                             (block.dt_proj.weight, its.dt_proj.weight),
+                             (block.dt_proj.bias, its.dt_proj.bias),
+                             (block.out_proj.weight, its.out_proj.weight)):
             theirs.copy_(mine)
     x = torch.randn(2, 21, 32, dtype=torch.float64, requires_grad=True)
     assert_equal(values_and_gradients(block.mixer, [x]), values_and_gradients(its, [x]))
@@ -194,12 +195,12 @@ def test_mixer_equals_transformers(d_conv):
 def test_initial_values_are_those_of_the_paper():
     torch.manual_seed(0)
     block = MambaBlock(64, d_state=16)
-    assert torch.allclose(-block.log_a.exp(), -torch.arange(1.0, 17).expand(128, 16))
-    assert (block.skip == 1).all()
-    delta = F.softplus(block.w_delta.bias)
+    assert torch.allclose(-block.A_log.exp(), -torch.arange(1.0, 17).expand(128, 16))
+    assert (block.D == 1).all()
+    delta = F.softplus(block.dt_proj.bias)
     assert 0.001 <= delta.min() and delta.max() <= 0.1
     assert abs(delta.log().mean() - math.log(0.01)) < 0.3  # uniform in the logarithm
-    assert block.w_delta.weight.abs().max() <= 4**-0.5
+    assert block.dt_proj.weight.abs().max() <= 4**-0.5
 
 
 def test_the_literal_block_has_no_residual():
@@ -228,7 +229,7 @@ def test_the_layer_of_mamba4rec_by_its_equation():
     expected = F.layer_norm(a + inner @ block.w_2.weight.T + block.w_2.bias, (8,))
     assert torch.allclose(block(x), expected, atol=1e-12)
     # No way round the mixer: without it nothing of the input is left.
-    torch.nn.init.zeros_(block.w_mix.weight)
+    torch.nn.init.zeros_(block.out_proj.weight)
     assert torch.allclose(block(x), block(torch.randn_like(x)), atol=1e-12)
 
 
@@ -237,19 +238,19 @@ def test_mamba4rec_starts_as_its_authors_have_it():
     model = mamba4rec(500)
     (block,) = model.blocks
     assert model.output.weight is model.embedding.weight and model.output.bias is None
-    for weight in (model.embedding.weight, block.w_xz.weight, block.w_1.weight):
+    for weight in (model.embedding.weight, block.in_proj.weight, block.w_1.weight):
         assert float(weight.detach().std()) == pytest.approx(0.02, rel=0.05)
-    assert not block.w_delta.bias.any() and not block.w_1.bias.any()
-    assert block.conv_bias.any() and torch.equal(block.skip, torch.ones(128))
+    assert not block.dt_proj.bias.any() and not block.w_1.bias.any()
+    assert block.conv1d.bias.any() and torch.equal(block.D, torch.ones(128))
 
 
 def test_defaults_are_those_of_the_thesis_and_of_mamba4rec():
     """Thesis Table 3.3; Liu et al. (2024)."""
     block = MambaBlock(16)
-    assert block.log_a.shape == (32, 16) and block.conv_weight.shape == (32, 8)
+    assert block.A_log.shape == (32, 16) and block.conv1d.weight.shape == (32, 8)
     assert block.dropout.p == 0.1 and block.residual and not block.zoh
     block = Mamba4RecBlock(16)
-    assert block.log_a.shape == (32, 32) and block.conv_weight.shape == (32, 4)
+    assert block.A_log.shape == (32, 32) and block.conv1d.weight.shape == (32, 4)
     assert block.drop.p == 0.2 and block.dropout.p == 0 and block.w_1.out_features == 64
     assert not block.residual and not block.zoh
     for scan_ in (selective_scan, selective_scan_recurrent):  # the step of the reference code
@@ -260,12 +261,12 @@ def test_defaults_are_those_of_the_thesis_and_of_mamba4rec():
 def test_first_values_are_spread_as_the_paper_has_them():
     torch.manual_seed(0)
     block = MambaBlock(512)
-    assert block.w_delta.in_features == 32 and MambaBlock(40).w_delta.in_features == 3  # d / 16
-    delta = F.softplus(block.w_delta.bias.detach())
+    assert block.dt_proj.in_features == 32 and MambaBlock(40).dt_proj.in_features == 3  # d / 16
+    delta = F.softplus(block.dt_proj.bias.detach())
     assert (delta.min().item(), delta.max().item()) == pytest.approx((0.001, 0.1), rel=0.05)
     assert delta.log().std().item() == pytest.approx(math.log(100) / 12**0.5, rel=0.05)
-    for weight, bound in ((block.conv_weight, 8**-0.5), (block.conv_bias, 8**-0.5),
-                          (block.w_delta.weight, 32**-0.5)):
+    for weight, bound in ((block.conv1d.weight, 8**-0.5), (block.conv1d.bias, 8**-0.5),
+                          (block.dt_proj.weight, 32**-0.5)):
         assert weight.max().item() == pytest.approx(bound, rel=0.01)
         assert weight.min().item() == pytest.approx(-bound, rel=0.01)
         assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
@@ -293,7 +294,7 @@ def test_one_item_at_a_time_gives_the_same(make):
     for t in range(19):
         y, state = block.step(x[:, t], state)
         steps.append(y)
-        assert state[0].shape == (2, block.conv_weight.shape[1] - 1, 32)
+        assert state[0].shape == (2, block.conv1d.weight.shape[1] - 1, 32)
     assert_equal([torch.stack(steps, 1)], [block(x)])
 
 

@@ -9,10 +9,12 @@ from torch.nn import functional as F
 
 from nbrec.models.fusion import LateFusion
 from nbrec.models.mamba import MambaBlock
+from nbrec.models.mlstm import MLSTMBlock
+from nbrec.models.mlstm_beck import BeckMLSTMBlock
 from nbrec.models.next_item import NextItemModel, mamba, mamba4rec, sasrec, transformer, xlstm
 from nbrec.models.next_item import stack as stack_of
+from nbrec.models.slstm import SLSTMBlock
 from nbrec.models.transformer import TransformerBlock
-from nbrec.models.xlstm import MLSTMBlock, SLSTMBlock
 
 SMALL = {"d_model": 16, "max_length": 12}
 
@@ -44,7 +46,7 @@ def model(request):
     torch.manual_seed(0)
     model = BACKBONES[request.param](20).double().eval()
     for name, p in model.named_parameters():
-        if name.endswith(("w_if.weight", ".r")):  # they start at zero: make them count
+        if name.endswith(("if_gate.weight", ".r")):  # they start at zero: make them count
             torch.nn.init.normal_(p, std=0.3)
     return model
 
@@ -188,24 +190,24 @@ def test_settings_reach_every_block():
     model = mamba(20, n_layers=3, d_state=5, d_conv=3, expand=3, input_dropout=0.2, residual=False,
                   zoh=True, **kw)
     assert len(model.blocks) == 3 and model.dropout.p == 0.2 and model.max_length == 7
-    assert {(*b.log_a.shape, b.conv_weight.shape[1], b.residual, b.zoh, b.dropout.p)
+    assert {(*b.A_log.shape, b.conv1d.weight.shape[1], b.residual, b.zoh, b.dropout.p)
             for b in model.blocks} == {(48, 5, 3, False, True, 0.3)}
     model = mamba4rec(20, d_state=5, d_conv=3, expand=3, **kw)
-    assert [(*b.log_a.shape, b.conv_weight.shape[1], b.drop.p, b.dropout.p)
+    assert [(*b.A_log.shape, b.conv1d.weight.shape[1], b.drop.p, b.dropout.p)
             for b in model.blocks] == [(48, 5, 3, 0.3, 0.0)]
     assert model.dropout.p == 0.3 and model.max_length == 7
     model = xlstm(20, n_layers=3, n_heads=2, expand=3, input_dropout=0.2, form="beck",
                   slstm_at=(1,), **kw)
-    assert [type(b) for b in model.blocks] == [MLSTMBlock, SLSTMBlock, MLSTMBlock]
+    assert [type(b) for b in model.blocks] == [BeckMLSTMBlock, SLSTMBlock, BeckMLSTMBlock]
     assert {(b.n_heads, b.dropout.p) for b in model.blocks} == {(2, 0.3)}
-    assert {(b.form, b.w_x.out_features) for b in model.blocks[::2]} == {("beck", 48)}
+    assert {b.in_proj.out_features for b in model.blocks[::2]} == {48}
     assert model.dropout.p == 0.2 and model.max_length == 7
     model = stack_of(20, ("attention", "mamba", "mlstm", "slstm"), n_heads=2, d_ff=24, d_state=5,
                      d_conv=3, expand=3, input_dropout=0.2, **kw)
     a, b, c, d = model.blocks
     assert (a.n_heads, a.w_1.out_features, a.dropout.p) == (2, 24, 0.3)
-    assert (*b.log_a.shape, b.conv_weight.shape[1], b.dropout.p) == (48, 5, 3, 0.3)
-    assert (c.n_heads, c.w_x.out_features, c.dropout.p) == (2, 48, 0.3)
+    assert (*b.A_log.shape, b.conv1d.weight.shape[1], b.dropout.p) == (48, 5, 3, 0.3)
+    assert (c.n_heads, c.in_proj.out_features, c.dropout.p) == (2, 48, 0.3)
     assert (d.n_heads, d.dropout.p) == (2, 0.3) and model.dropout.p == 0.2
     assert model.max_length == 7
 

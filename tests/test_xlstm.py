@@ -8,14 +8,16 @@ from torch.nn import functional as F
 from transformers.models.xlstm import modeling_xlstm as theirs
 from twins import assert_equal, values_and_gradients
 
-from nbrec.models.xlstm import (
+from nbrec.models.mlstm import (
     MLSTMBlock,
-    SLSTMBlock,
     mlstm_chunkwise,
     mlstm_parallel,
     mlstm_recurrent,
     mlstm_step,
 )
+from nbrec.models.mlstm_beck import BeckMLSTMBlock
+from nbrec.models.next_item import xlstm
+from nbrec.models.slstm import SLSTMBlock
 
 
 def cell_inputs(length=23, gates=1.0, batch=2, heads=3, width=5, seed=0, dtype=torch.float64):
@@ -111,9 +113,13 @@ def test_cell_equals_transformers():
     assert_equal([found], [steps])
 
 
+def untrained(form, d_model, **sizes):
+    return xlstm(5, d_model, n_layers=1, form=form, **sizes).blocks[0]
+
+
 def block(form, seed=0):
     torch.manual_seed(seed)
-    made = MLSTMBlock(16, n_heads=4, dropout=0.0, form=form).double()
+    made = untrained(form, 16, n_heads=4, dropout=0.0).double()
     for p in made.parameters():  # gates start with zero weights: make everything count
         torch.nn.init.normal_(p, std=0.3)
     return made
@@ -121,37 +127,37 @@ def block(form, seed=0):
 
 def test_block_by_the_equations_of_the_thesis():
     made, x = block("thesis"), torch.randn(2, 9, 16, dtype=torch.float64)
-    inner = made.norm(x) @ made.w_x.weight.T
-    w_q, w_k, w_v = made.w_qkv.weight.split(32)
-    w_i, w_f = made.w_if.weight.split(4)
-    b_i, b_f = made.w_if.bias.split(4)
+    inner = made.norm(x) @ made.in_proj.weight.T
+    w_q, w_k, w_v = made.qkv_proj.weight.split(32)
+    w_i, w_f = made.if_gate.weight.split(4)
+    b_i, b_f = made.if_gate.bias.split(4)
     heads = [(inner @ w.T).view(2, 9, 4, 8).transpose(1, 2) for w in (w_q, w_k, w_v)]
     gates = [(inner @ w.T + b).transpose(1, 2) for w, b in ((w_i, b_i), (w_f, b_f))]
     cell = by_the_paper(*heads, *gates, True).transpose(1, 2).reshape(2, 9, 32)
-    o = 1 / (1 + torch.exp(-(inner @ made.w_o.weight.T + made.w_o.bias)))
-    assert_equal([made(x)], [x + (cell * o) @ made.w_doors.weight.T])
+    o = 1 / (1 + torch.exp(-(inner @ made.o_gate.weight.T + made.o_gate.bias)))
+    assert_equal([made(x)], [x + (cell * o) @ made.out_proj.weight.T])
     literal = block("literal")
-    literal.load_state_dict(made.state_dict() | {"w_z.weight": literal.w_z.weight})
+    literal.load_state_dict(made.state_dict() | {"z_proj.weight": literal.z_proj.weight})
     cell = by_the_paper(*heads, *gates, False).transpose(1, 2).reshape(2, 9, 32)
-    z = made.norm(x) @ literal.w_z.weight.T
-    assert_equal([literal(x)], [(cell * o) @ made.w_doors.weight.T + z])
+    z = made.norm(x) @ literal.z_proj.weight.T
+    assert_equal([literal(x)], [(cell * o) @ made.out_proj.weight.T + z])
 
 
 def test_block_by_the_figure_of_beck_et_al():
     made, x = block("beck"), torch.randn(2, 9, 16, dtype=torch.float64)
-    inner, z = made.norm(x) @ made.w_x.weight.T, made.norm(x) @ made.w_z.weight.T
-    conv = made.conv_bias + sum(
-        made.conv_weight[:, back] * F.pad(inner, (0, 0, back, 0))[:, :9] for back in range(4))
+    inner, z = made.norm(x) @ made.in_proj.weight.T, made.norm(x) @ made.z_proj.weight.T
+    conv = made.conv1d.bias + sum(
+        made.conv1d.weight[:, back] * F.pad(inner, (0, 0, back, 0))[:, :9] for back in range(4))
     conv = conv * torch.sigmoid(conv)
     q, k, v = (a @ torch.block_diag(*w.weight).T
-               for a, w in zip((conv, conv, inner), made.w_qkv, strict=True))
-    gates = torch.cat((q, k, v), -1) @ made.w_if.weight.T + made.w_if.bias
+               for a, w in zip((conv, conv, inner), made.qkv_proj, strict=True))
+    gates = torch.cat((q, k, v), -1) @ made.if_gate.weight.T + made.if_gate.bias
     i, f = (g.transpose(1, 2) for g in gates.chunk(2, -1))
     heads = (a.view(2, 9, 4, 8).transpose(1, 2) for a in (q, k, v))
     h = by_the_paper(*heads, i, f, True).transpose(1, 2)
     h = (h - h.mean(-1, keepdim=True)) / (h.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
     h = h.reshape(2, 9, 32) * made.head_norm + made.skip * conv
-    expected = x + (h * z * torch.sigmoid(z)) @ made.w_doors.weight.T
+    expected = x + (h * z * torch.sigmoid(z)) @ made.out_proj.weight.T
     assert_equal([made(x)], [expected])
 
 
@@ -182,7 +188,7 @@ def test_slstm_by_the_equations_of_the_paper():
     normed = F.layer_norm(out, (3,)).flatten(2) * made.head_norm
     y = x + normed
     ff = made.norm_ff(y)
-    expected = y + made.w_down(F.gelu(made.w_gate(ff)) * made.w_up(ff))
+    expected = y + made.down_proj(F.gelu(made.gate_proj(ff)) * made.up_proj(ff))
     assert_equal([made(x)], [expected])
 
 
@@ -203,7 +209,7 @@ def test_impossible_settings_are_refused():
     with pytest.raises(ValueError, match="n_heads=5"):
         MLSTMBlock(16, n_heads=5)
     with pytest.raises(ValueError, match="form='paper'"):
-        MLSTMBlock(16, form="paper")
+        xlstm(5, 16, form="paper")
     with pytest.raises(ValueError, match="n_heads=3"):
         SLSTMBlock(16, n_heads=3)
 
@@ -211,9 +217,9 @@ def test_impossible_settings_are_refused():
 @pytest.mark.parametrize("form", ["thesis", "literal", "beck"])
 def test_gates_start_alike_for_all_items_and_forget_slowly(form):
     torch.manual_seed(0)
-    made = MLSTMBlock(1024, n_heads=1024, expand=1, form=form)
-    write, forget = made.w_if.bias.detach().chunk(2)
-    assert not made.w_if.weight.any()
+    made = untrained(form, 1024, n_heads=1024, expand=1)
+    write, forget = made.if_gate.bias.detach().chunk(2)
+    assert not made.if_gate.weight.any()
     assert forget.tolist() == pytest.approx([3 + 3 * h / 1023 for h in range(1024)], abs=1e-5)
     assert write.std().item() == pytest.approx(0.1, rel=0.06)
     assert abs(write.mean().item()) < 0.02
@@ -237,9 +243,11 @@ def test_defaults_are_the_normalised_cell_and_the_block_of_the_thesis():
     first = [x[:, :, 0] for x in inputs]
     assert_equal([mlstm_step(*first)[0]], [expected[:, :, 0]])
     made = MLSTMBlock(16)
-    assert (made.n_heads, made.w_x.out_features, made.dropout.p, made.form) == (8, 32, 0.1,
-                                                                              "thesis")
-    assert MLSTMBlock(16, form="beck").conv_weight.shape == (32, 4)
+    assert (made.n_heads, made.in_proj.out_features, made.dropout.p, made.literal) == (
+        8, 32, 0.1, False)
+    made = BeckMLSTMBlock(16)
+    assert (made.n_heads, made.in_proj.out_features, made.dropout.p) == (8, 32, 0.1)
+    assert made.conv1d.weight.shape == (32, 4)
     assert (SLSTMBlock(16).n_heads, SLSTMBlock(16).dropout.p) == (8, 0.1)
 
 
@@ -248,7 +256,7 @@ def test_dropout_leaves_the_residual_alone(form, monkeypatch):
     made = block(form)
     monkeypatch.setattr(made.dropout, "forward", torch.zeros_like)
     x = torch.randn(2, 5, 16, dtype=torch.float64)
-    rest = made.norm(x) @ made.w_z.weight.T if form == "literal" else x
+    rest = made.norm(x) @ made.z_proj.weight.T if form == "literal" else x
     assert torch.equal(made(x), rest)
     assert torch.allclose(made.step(x[:, 0])[0], rest[:, 0], atol=1e-12)
 
@@ -260,8 +268,8 @@ def test_dropout_of_slstm_stands_behind_both_parts(monkeypatch):
     monkeypatch.setattr(made.dropout, "forward", lambda a: calls.append(a) or torch.zeros_like(a))
     assert torch.equal(made(x), x)
     memories, network = calls
-    assert_equal([network], [made.w_down(F.gelu(made.w_gate(made.norm_ff(x)))
-                                         * made.w_up(made.norm_ff(x)))])
+    assert_equal([network], [made.down_proj(F.gelu(made.gate_proj(made.norm_ff(x)))
+                                         * made.up_proj(made.norm_ff(x)))])
     assert memories.shape == x.shape and memories.abs().max() > 0.1
 
 
@@ -269,13 +277,13 @@ def test_dropout_of_slstm_stands_behind_both_parts(monkeypatch):
 def test_first_values_of_the_block_of_beck_et_al(form, scale):
     """Convolution uniform as torch has it, 4 x 4 blocks normal; the rest lets through."""
     torch.manual_seed(0)
-    made = MLSTMBlock(512, n_heads=4, form="beck")
-    assert not made.conv_bias.any() and (made.head_norm == 1).all() and (made.skip == 1).all()
+    made = BeckMLSTMBlock(512, n_heads=4)
+    assert not made.conv1d.bias.any() and (made.head_norm == 1).all() and (made.skip == 1).all()
     if form == "conv":
-        assert made.conv_weight.abs().max().item() == pytest.approx(scale, rel=0.01)
-        assert made.conv_weight.std().item() == pytest.approx(scale / 3**0.5, rel=0.05)
+        assert made.conv1d.weight.abs().max().item() == pytest.approx(scale, rel=0.01)
+        assert made.conv1d.weight.std().item() == pytest.approx(scale / 3**0.5, rel=0.05)
     else:
-        for part in made.w_qkv:
+        for part in made.qkv_proj:
             assert part.weight.shape == (256, 4, 4)
             assert part.weight.std().item() == pytest.approx(scale, rel=0.05)
 
@@ -284,7 +292,7 @@ def test_first_values_of_the_block_of_beck_et_al(form, scale):
 def test_one_item_at_a_time_gives_the_same(form):
     torch.manual_seed(0)
     made = SLSTMBlock(16, n_heads=4).double().eval() if form == "slstm" else block(form)
-    torch.nn.init.normal_(made.r if form == "slstm" else made.w_if.weight, std=0.5)
+    torch.nn.init.normal_(made.r if form == "slstm" else made.if_gate.weight, std=0.5)
     x = torch.randn(2, 9, 16, dtype=torch.float64)
     state, steps = None, []
     for t in range(9):
@@ -293,4 +301,4 @@ def test_one_item_at_a_time_gives_the_same(form):
         window = state[0] if form == "beck" else None
         assert window is None or window.shape == (2, 3, 32)  # the last d_conv - 1, not all
     assert_equal([torch.stack(steps, 1)], [made(x)])
-    assert SLSTMBlock(16).w_up.out_features == 22  # 4/3 d, rounded up
+    assert SLSTMBlock(16).up_proj.out_features == 22  # 4/3 d, rounded up

@@ -15,7 +15,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from nbrec.losses import CHUNK_LOGITS
-from nbrec.models import selective_scan, xlstm
+from nbrec.models import mlstm, selective_scan
 from nbrec.models.next_item import NextItemModel
 from nbrec.train import MicroBatch, SequenceTrainer, TrainSettings
 
@@ -62,7 +62,7 @@ def kept(s: Size, length: int) -> dict[str, dict[str, float]]:
     """What is kept for the backward pass: part -> kind -> numbers per position, N > 64 in xLSTM."""
     d, e, h, n, r, j, m = s.letters()
     entering = math.ceil(length / selective_scan.CHUNK) + 1  # states of Mamba
-    chunks = math.ceil(length / xlstm.CHUNK)
+    chunks = math.ceil(length / mlstm.CHUNK)
     block = {
         "transformer": {"half": 6 * d + s.d_ff, "mask": 2 * d, "wide": 2 * d + h + 4},
         "mamba": {"half": d + 8 * e + e * (s.d_conv - 1) / length + r + 2 * n, "mask": e,
@@ -111,7 +111,7 @@ def flops(s: Size, length: float) -> dict[str, float]:
     and Mamba's scan, which go number by number, do not count.
     """
     d, e, h, n, r, j, m = s.letters()
-    chunks, known = math.ceil(length / xlstm.CHUNK), sum(s.contexts)
+    chunks, known = math.ceil(length / mlstm.CHUNK), sum(s.contexts)
     block = {"transformer": 8 * d * d + 4 * d * s.d_ff + 4 * length * d,
              "mamba": 6 * d * e + 2 * e * (2 * r + 2 * n + s.d_conv),
              "xlstm": 4 * d * e + 8 * e * e + 4 * h * e + 4 * e * length / chunks

@@ -1,15 +1,15 @@
-"""Users and films as one graph: GCN, LightGCN and GAT (thesis section 3.6)."""
+"""Users and films as one graph, and vectors by passing messages along it (thesis section 3.6)."""
 
 from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nbrec import checks
 from nbrec.models.baselines import history_matrix
@@ -106,166 +106,12 @@ class Graph:
 
 def csr(indptr, indices, values: Tensor) -> Tensor:
     """A square sparse tensor; 32-bit indices, which the CPU's kernel multiplies faster."""
-    index = [torch.as_tensor(a, dtype=torch.int32, device=values.device)
-             for a in (indptr, indices)]
+    rows, columns = (torch.as_tensor(a, dtype=torch.int32, device=values.device)
+                     for a in (indptr, indices))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse")  # "CSR is in beta", in every process anew
-        return torch.sparse_csr_tensor(*index, values, size=(len(indptr) - 1,) * 2,
+        return torch.sparse_csr_tensor(rows, columns, values, size=(len(rows) - 1,) * 2,
                                        check_invariants=False)
-
-
-class _Propagate(torch.autograd.Function):
-    """A h for a symmetric A, whose backward is the same product."""
-
-    @staticmethod
-    def forward(ctx, matrix, h):
-        ctx.matrix = matrix
-        return matrix @ h
-
-    @staticmethod
-    def backward(ctx, grad):
-        return None, ctx.matrix @ grad.contiguous()
-
-
-class LightGCNLayer(nn.Module):
-    """h_i' = sum over j in N(i) of h_j / sqrt(|N(i)| |N(j)|) (He et al., 2020, eq. 3)."""
-
-    def forward(self, h: Tensor, graph: Graph) -> Tensor:
-        """float (N, D) -> (N, D)."""
-        return _Propagate.apply(graph.matrix(False, h), h)
-
-
-class GCNLayer(nn.Module):
-    """h_i' = sum over j in N(i) and i of h_j W / sqrt(|N(i)+| |N(j)+|) (Kipf and Welling, 2017).
-
-    N(i)+ holds i itself. The activation stands between layers, in ``GraphModel``.
-    """
-
-    def __init__(self, d_model: int):
-        super().__init__()
-        checks.whole("d_model", d_model, low=1)
-        self.weight = nn.Linear(d_model, d_model, bias=False)
-
-    def forward(self, h: Tensor, graph: Graph) -> Tensor:
-        """float (N, D) -> (N, D)."""
-        return _Propagate.apply(graph.matrix(True, h), self.weight(h))
-
-
-class GATLayer(nn.Module):
-    """Neighbours weighted by attention, in H heads (Velickovic et al., 2018, eq. 1 to 5).
-
-        z_i = W h_i
-        e_ij = LeakyReLU(a . z_i + b . z_j)         for j in N(i) and i itself
-        alpha_ij = exp(e_ij) / sum over j of exp(e_ij)
-        h_i' = concat over heads of sum over j of alpha_ij z_j
-
-    Args:
-        d_model: width D.
-        n_heads: H; each head is D / H wide.
-    """
-
-    def __init__(self, d_model: int, n_heads: int):
-        super().__init__()
-        checks.whole("d_model", d_model, low=1)
-        checks.whole("n_heads", n_heads, low=1)
-        if d_model % n_heads:
-            raise ValueError(f"d_model={d_model} is not a multiple of n_heads={n_heads}")
-        self.n_heads = n_heads
-        self.weight = nn.Linear(d_model, d_model, bias=False)
-        self.receiver = nn.Parameter(torch.empty(n_heads, d_model // n_heads))  # a
-        self.sender = nn.Parameter(torch.empty(n_heads, d_model // n_heads))    # b
-        for parameter in (self.weight.weight, self.receiver, self.sender):
-            nn.init.xavier_uniform_(parameter)
-
-    def forward(self, h: Tensor, graph: Graph) -> Tensor:
-        """float (N, D) -> (N, D)."""
-        z = self.weight(h).unflatten(1, (self.n_heads, -1))
-        return _Attend.apply(*self._scores(z), z, graph).flatten(1)
-
-    def attention(self, z: Tensor, graph: Graph) -> Tensor:
-        """alpha, float (E, H): one row per edge, in the order of ``graph.matrix(True)``.
-
-        Args:
-            z: float (N, H, D / H), W h in heads.
-        """
-        return _attention(*self._scores(z), graph.matrix(True, z))[0]
-
-    def _scores(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """a . z_i and b . z_j: float (N, H) each."""
-        return (z * self.receiver).sum(-1), (z * self.sender).sum(-1)
-
-
-def _attention(receiver: Tensor, sender: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """alpha, float (E, H), and which of the e_ij are below 0, where LeakyReLU is flatter."""
-    ends = matrix.crow_indices().long()
-    e = _to_edges(receiver, ends) + sender.index_select(0, matrix.col_indices())
-    negative = e < 0
-    e = F.leaky_relu(e, SLOPE)
-    # The largest of each row is taken off: a softmax does not change, and cannot overflow.
-    p = (e - _to_edges(torch.segment_reduce(e, "max", offsets=ends, axis=0), ends)).exp()
-    return p / _to_edges(_row_sums(p, ends), ends), negative
-
-
-def _to_edges(x: Tensor, ends: Tensor) -> Tensor:
-    """float (N, H) -> (E, H): each node's numbers at each of its edges."""
-    return x.repeat_interleave(ends.diff(), 0)
-
-
-def _row_sums(x: Tensor, ends: Tensor) -> Tensor:
-    """float (E, H) -> (N, H): the sum over each node's edges."""
-    return torch.segment_reduce(x, "sum", offsets=ends, axis=0)
-
-
-SLOPE = 0.2  # of LeakyReLU below 0, as in the paper
-
-
-class _Attend(torch.autograd.Function):
-    """sum over j of alpha_ij z_j, without ever holding one vector per edge.
-
-    With g the gradient of the result, and r and s the scores of receiver and sender:
-
-        dz_j = sum over i of alpha_ij g_i
-        dalpha_ij = g_i . z_j
-        de_ij = alpha_ij (dalpha_ij - sum over k of alpha_ik dalpha_ik) LeakyReLU'(e_ij)
-        dr_i = sum over j of de_ij,   ds_j = sum over i of de_ij
-
-    Sums over j are sums over rows of the sparse matrix. Sums over i are, too: the edge (i, j) has
-    its value in row j at ``graph.reverse()``.
-    """
-
-    @staticmethod
-    def forward(ctx, receiver, sender, z, graph):
-        a = graph.matrix(True, z)
-        alpha, negative = _attention(receiver, sender, a)
-        ctx.graph = graph
-        ctx.save_for_backward(alpha, negative, z)
-        return torch.stack([_with(a, values) @ part for values, part in
-                            zip(alpha.T.contiguous(), _heads(z), strict=True)], 1)
-
-    @staticmethod
-    def backward(ctx, grad):
-        alpha, negative, z = ctx.saved_tensors
-        a, reverse = ctx.graph.matrix(True, z), ctx.graph.reverse(z.device)
-        ends = a.crow_indices().long()
-        back, g = alpha.index_select(0, reverse).T.contiguous(), _heads(grad)
-        dz = [_with(a, values) @ part for values, part in zip(back, g, strict=True)]
-        dalpha = torch.stack([torch.sparse.sampled_addmm(a, part, other.T, beta=0).values()
-                              for part, other in zip(g, _heads(z), strict=True)], 1)
-        weighted = alpha * dalpha
-        de = weighted - alpha * _to_edges(_row_sums(weighted, ends), ends)
-        de = torch.where(negative, SLOPE * de, de)
-        return (_row_sums(de, ends), _row_sums(de.index_select(0, reverse), ends),
-                torch.stack(dz, 1), None)
-
-
-def _heads(z: Tensor) -> Tensor:
-    """float (N, H, C) -> (H, N, C), each head in one piece of memory."""
-    return z.transpose(0, 1).contiguous()
-
-
-def _with(matrix: Tensor, values: Tensor) -> Tensor:
-    """The same pattern with other values."""
-    return csr(matrix.crow_indices(), matrix.col_indices(), values)
 
 
 class GraphModel(nn.Module):
@@ -283,13 +129,14 @@ class GraphModel(nn.Module):
         layers: modules (h (N, D), graph) -> (N, D).
         d_model: width D.
         dropout: in [0, 1).
-        activation: a function of tensors; None for none.
+        activation: a module; None for none.
         mean: whether the result is the mean over all layers (LightGCN).
         std: of the learned vectors' first values.
     """
 
-    def __init__(self, graph: Graph, layers: list[nn.Module], d_model: int, dropout: float = 0.0,
-                 activation=None, mean: bool = False, std: float = 0.1):
+    def __init__(self, graph: Graph, layers: Sequence[nn.Module], d_model: int,
+                 dropout: float = 0.0, activation: nn.Module | None = None, mean: bool = False,
+                 std: float = 0.1):
         super().__init__()
         checks.whole("d_model", d_model, low=1)
         checks.number("dropout", dropout, low=0, below=1)
@@ -348,25 +195,3 @@ class GraphModel(nn.Module):
         guests = iter(range(len(users) - len(new), len(users)))
         rows = [next(guests) if node is None else node for node in nodes]
         return users[torch.tensor(rows, dtype=torch.long, device=h.device)], items
-
-
-def gcn(graph: Graph, d_model: int = 64, n_layers: int = 2, dropout: float = 0.5) -> GraphModel:
-    """The thesis's GCN; the defaults are those of its Table 3.6."""
-    checks.whole("n_layers", n_layers, low=1)
-    layers = [GCNLayer(d_model) for _ in range(n_layers)]
-    return GraphModel(graph, layers, d_model, dropout, nn.ReLU())
-
-
-def lightgcn(graph: Graph, d_model: int = 64, n_layers: int = 2) -> GraphModel:
-    """The thesis's LightGCN; the defaults are those of its Table 3.6."""
-    checks.whole("n_layers", n_layers)
-    layers = [LightGCNLayer() for _ in range(n_layers)]
-    return GraphModel(graph, layers, d_model, mean=True, std=0.01)
-
-
-def gat(graph: Graph, d_model: int = 64, n_layers: int = 2, n_heads: int = 4,
-        dropout: float = 0.5) -> GraphModel:
-    """The thesis's GAT; the defaults are those of its Table 3.6."""
-    checks.whole("n_layers", n_layers, low=1)
-    layers = [GATLayer(d_model, n_heads) for _ in range(n_layers)]
-    return GraphModel(graph, layers, d_model, dropout, nn.ELU())

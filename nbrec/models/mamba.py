@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nbrec import checks
+from nbrec.models.causal_conv import CausalConv1d
 from nbrec.models.selective_scan import selective_scan, selective_step
 
 
@@ -46,29 +47,27 @@ class MambaBlock(nn.Module):
         d_inner, rank = expand * d_model, math.ceil(d_model / 16)
         self.residual, self.zoh = residual, zoh
         self.norm = nn.LayerNorm(d_model)
-        self.w_xz = nn.Linear(d_model, 2 * d_inner, bias=False)  # W_x and W_z
-        self.conv_weight = nn.Parameter(torch.empty(d_inner, d_conv))
-        self.conv_bias = nn.Parameter(torch.empty(d_inner))
-        self.w_rbc = nn.Linear(d_inner, rank + 2 * d_state, bias=False)  # W_r, W_B and W_C
-        self.w_delta = nn.Linear(rank, d_inner)
-        self.log_a = nn.Parameter(torch.empty(d_inner, d_state))  # A = -exp(log_a) stays negative
-        self.skip = nn.Parameter(torch.ones(d_inner))  # D
-        self.w_mix = nn.Linear(d_inner, d_model, bias=False)
+        self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)  # W_x and W_z
+        self.x_proj = nn.Linear(d_inner, rank + 2 * d_state, bias=False)  # W_r, W_B and W_C
+        self.dt_proj = nn.Linear(rank, d_inner)  # W_delta and b
+        self.out_proj = nn.Linear(d_inner, d_model, bias=False)  # W_mix
+        self.conv1d = CausalConv1d(d_inner, d_conv)  # Conv
+        self.A_log = nn.Parameter(torch.empty(d_inner, d_state))  # A = -exp(A_log) stays negative
+        self.D = nn.Parameter(torch.ones(d_inner))
         self.dropout = nn.Dropout(dropout)
-        self.reset_parameters()
+        self._first_values()
 
     @torch.no_grad()
-    def reset_parameters(self) -> None:
+    def _first_values(self) -> None:
         """Gu and Dao, section 3.6: A = -(1, 2, .., N), D = 1, Delta log-uniform in 0.001..0.1."""
-        bound = self.conv_weight.shape[1] ** -0.5  # what torch gives a depthwise convolution
-        self.conv_weight.uniform_(-bound, bound)
-        self.conv_bias.uniform_(-bound, bound)
-        self.log_a.copy_(torch.arange(1, self.log_a.shape[1] + 1).log().expand_as(self.log_a))
-        rank = self.w_delta.in_features
-        self.w_delta.weight.uniform_(-(rank**-0.5), rank**-0.5)
+        bound = self.conv1d.weight.shape[1] ** -0.5  # what torch gives a depthwise convolution
+        self.conv1d.bias.uniform_(-bound, bound)
+        self.A_log.copy_(torch.arange(1, self.A_log.shape[1] + 1).log().expand_as(self.A_log))
+        rank = self.dt_proj.in_features
+        self.dt_proj.weight.uniform_(-(rank**-0.5), rank**-0.5)
         low, high = math.log(0.001), math.log(0.1)
-        delta = (low + (high - low) * torch.rand_like(self.skip)).exp()
-        self.w_delta.bias.copy_(delta + torch.log(-torch.expm1(-delta)))  # softplus undone
+        delta = (low + (high - low) * torch.rand_like(self.D)).exp()
+        self.dt_proj.bias.copy_(delta + torch.log(-torch.expm1(-delta)))  # softplus undone
 
     def extra_repr(self) -> str:
         return f"residual={self.residual}, zoh={self.zoh}"
@@ -80,17 +79,17 @@ class MambaBlock(nn.Module):
 
     def mixer(self, x: Tensor) -> Tensor:
         """Everything between LayerNorm and residual, (B, L, D) -> (B, L, D)."""
-        x, z = self.w_xz(x).chunk(2, -1)
-        x = F.silu(causal_conv(x, self.conv_weight, self.conv_bias))
+        x, z = self.in_proj(x).chunk(2, -1)
+        x = F.silu(self.conv1d(x))
         delta, B, C = self.selection(x)
-        y = selective_scan(x, delta, -self.log_a.exp(), B, C, self.skip, self.zoh)
-        return self.w_mix(self.dropout(y) * F.silu(z))
+        y = selective_scan(x, delta, -self.A_log.exp(), B, C, self.D, self.zoh)
+        return self.out_proj(self.dropout(y) * F.silu(z))
 
     def selection(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What makes the SSM selective: Delta (.., D_inner), B and C (.., N) of x (.., D_inner)."""
-        n, rank = self.log_a.shape[1], self.w_delta.in_features
-        r, B, C = self.w_rbc(x).split([rank, n, n], -1)
-        return F.softplus(self.w_delta(r)), B, C
+        n, rank = self.A_log.shape[1], self.dt_proj.in_features
+        r, B, C = self.x_proj(x).split([rank, n, n], -1)
+        return F.softplus(self.dt_proj(r)), B, C
 
     def step(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None
              ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -105,18 +104,14 @@ class MambaBlock(nn.Module):
         Returns:
             float (B, D), and the new state.
         """
-        d_inner, width = self.conv_weight.shape
-        if state is None:
-            state = (x.new_zeros(len(x), width - 1, d_inner),
-                     x.new_zeros(len(x), self.log_a.shape[1], d_inner))
-        window, h = state
-        u, z = self.w_xz(self.norm(x)).chunk(2, -1)
-        window = torch.cat((window, u[:, None]), 1)
-        u = F.silu((window * self.conv_weight.T.flip(0)).sum(1) + self.conv_bias)
+        window, h = state or (None, x.new_zeros(len(x), *self.A_log.T.shape))
+        u, z = self.in_proj(self.norm(x)).chunk(2, -1)
+        u, window = self.conv1d.step(u, window)
+        u = F.silu(u)
         delta, B, C = self.selection(u)
-        h, y = selective_step(h, u, delta, -self.log_a.exp(), B, C, self.skip, self.zoh)
-        y = self.w_mix(self.dropout(y) * F.silu(z))
-        return (x + y if self.residual else y), (window[:, 1:], h)
+        h, y = selective_step(h, u, delta, -self.A_log.exp(), B, C, self.D, self.zoh)
+        y = self.out_proj(self.dropout(y) * F.silu(z))
+        return (x + y if self.residual else y), (window, h)
 
 
 class Mamba4RecBlock(MambaBlock):
@@ -155,22 +150,3 @@ class Mamba4RecBlock(MambaBlock):
     def _feed_forward(self, y: Tensor) -> Tensor:
         a = self.norm_mixer(self.drop(y))
         return self.norm_ff(a + self.drop(self.w_2(self.drop(F.gelu(self.w_1(a))))))
-
-
-def causal_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The depthwise convolution (thesis eq. 3.9): y_t = bias + sum over k of w_k x_(t-k).
-
-    Args:
-        x: float (B, L, D); zeros stand before the first item.
-        weight: float (D, W); column k weighs the item k places back.
-        bias: float (D,).
-
-    Returns:
-        float (B, L, D).
-    """
-    channels, width = weight.shape
-    x = F.pad(x, (0, 0, width - 1, 0)).transpose(1, 2)
-    # As an image of height 1, because fast kernels for channels in the last place exist for
-    # images only.
-    y = F.conv2d(x[:, :, None], weight.flip(1)[:, None, None], bias, groups=channels)
-    return y[:, :, 0].transpose(1, 2)

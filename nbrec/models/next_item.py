@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from nbrec import checks
 from nbrec.models.fusion import EarlyFusion, LateFusion
 from nbrec.models.mamba import Mamba4RecBlock, MambaBlock
+from nbrec.models.mlstm import MLSTMBlock
+from nbrec.models.mlstm_beck import BeckMLSTMBlock
+from nbrec.models.slstm import SLSTMBlock
 from nbrec.models.transformer import PreNormBlock, TransformerBlock, sinusoidal_positions
-from nbrec.models.xlstm import MLSTMBlock, SLSTMBlock
 
 
 class NextItemModel(nn.Module):
@@ -44,9 +46,9 @@ class NextItemModel(nn.Module):
         ValueError: a size is no whole number of 1 or more, or dropout is out of its range.
     """
 
-    def __init__(self, n_items: int, blocks: list[nn.Module], d_model: int, max_length: int = 90,
-                 dropout: float = 0.1, positions: bool | str = True, final_norm: bool = False,
-                 output_bias: bool = True, tied: bool = False):
+    def __init__(self, n_items: int, blocks: Sequence[nn.Module], d_model: int,
+                 max_length: int = 90, dropout: float = 0.1, positions: bool | str = True,
+                 final_norm: bool = False, output_bias: bool = True, tied: bool = False):
         super().__init__()
         for name, value in (("n_items", n_items), ("d_model", d_model), ("max_length", max_length)):
             checks.whole(name, value, low=1)
@@ -112,7 +114,7 @@ class NextItemModel(nn.Module):
         h = self.inputs(items)
         for block in self.blocks[:-1]:
             h = block(h)
-        h, weights = self.blocks[-1].with_weights(h)
+        h, weights = self.blocks[-1].with_weights(h)  # type: ignore[operator]
         return self.norm(h), weights
 
     @torch.inference_mode()
@@ -140,7 +142,7 @@ class NextItemModel(nn.Module):
         after = []
         with evaluating(self):
             for block, before in zip(self.blocks, states, strict=True):
-                h, new = block.step(h, before)
+                h, new = block.step(h, before)  # type: ignore[operator]
                 after.append(new)
             return self.norm(h), (t + 1, after)
 
@@ -259,8 +261,8 @@ def mamba4rec(n_items: int, d_model: int = 64, d_state: int = 32, d_conv: int = 
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)
-            if getattr(module, "bias", None) is not None:
-                nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
     return model
 
 
@@ -269,12 +271,16 @@ def xlstm(n_items: int, d_model: int = 512, n_layers: int = 2, n_heads: int = 8,
           form: str = "thesis", slstm_at: tuple[int, ...] = ()) -> NextItemModel:
     """The thesis's xLSTM; the defaults are those of its Table 3.5; ``input_dropout`` as in Mamba.
 
-    The layers named in ``slstm_at`` (from 0) are sLSTM blocks, the others mLSTM blocks in the
-    given form: ``()`` is xLSTM[1:0], all layers are xLSTM[0:1].
+    The layers named in ``slstm_at`` (from 0) are sLSTM blocks, the others mLSTM blocks: ``()`` is
+    xLSTM[1:0], all layers are xLSTM[0:1]. Their form is "thesis" or "literal" (``MLSTMBlock``), or
+    "beck" (``BeckMLSTMBlock``).
     """
     checks.indices(np.atleast_1d(slstm_at), n_layers, "layer in slstm_at")
+    checks.choice("form", form, ("thesis", "literal", "beck"))
     blocks = [SLSTMBlock(d_model, n_heads, dropout) if layer in slstm_at else
-              MLSTMBlock(d_model, n_heads, expand, dropout, form) for layer in _layers(n_layers)]
+              BeckMLSTMBlock(d_model, n_heads, expand, dropout) if form == "beck" else
+              MLSTMBlock(d_model, n_heads, expand, dropout, form == "literal")
+              for layer in _layers(n_layers)]
     return _recurrent(n_items, blocks, d_model, input_dropout, max_length)
 
 
@@ -307,7 +313,7 @@ def _layers(n_layers: int) -> range:
     return range(n_layers)
 
 
-def _recurrent(n_items: int, blocks: list[nn.Module], d_model: int, dropout: float,
+def _recurrent(n_items: int, blocks: Sequence[nn.Module], d_model: int, dropout: float,
                max_length: int) -> NextItemModel:
     """Blocks that know the order by themselves (thesis sections 3.3.1 and 3.4.1)."""
     return NextItemModel(n_items, blocks, d_model, max_length, dropout, positions=False,

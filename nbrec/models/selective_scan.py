@@ -5,42 +5,37 @@ sequence is a D x N matrix, one row of N numbers for each inner dimension. Tenso
 are stored as (.., N, D): the long axis last, where a processor is fastest.
 
 The same function three times: ``selective_scan_recurrent`` reads like the equations,
-``selective_scan`` is fast, with torch on any device and with compiled loops on a CPU.
+``selective_scan`` is fast, with torch on any device and with compiled loops
+(`selective_scan_loops`) on a CPU.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-try:
-    from numba import njit
-except ImportError:  # torch alone gives the same numbers, more slowly
-    njit = None
+from nbrec.models import selective_scan_loops as loops
 
 log = logging.getLogger(__name__)
 
 CHUNK = 16  # steps between two states that are kept; more take memory, fewer take it as well
-CACHE = 250_000  # numbers that a compiled loop works on at once, to stay in a CPU's cache
 
 
 def _library() -> Callable | None:
     """mamba-ssm's scan; None where it is not installed, or where its CUDA part does not load."""
     try:
         from mamba_ssm.ops import selective_scan_interface as library
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "mamba_ssm":
-            return None
-        reason = error
     except Exception as error:  # built for another torch, another CUDA, no triton, ..
-        reason = error
+        missing = isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0]
+        if missing == "mamba_ssm":
+            return None
+        reason = str(error)
     else:
         if getattr(library, "selective_scan_cuda", None) is not None:
             return library.selective_scan_fn
@@ -107,28 +102,29 @@ def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor,
     u_, delta, A, B, C = (x.to(wide).contiguous() for x in (u, delta, A, B, C))
     with torch.autocast(u.device.type, enabled=False):
         if cuda_scan is not None and u.is_cuda and not zoh:
-            y = _library_scan(u_, delta, A, B, C)
+            y = _library_scan(cuda_scan, u_, delta, A, B, C)
         else:
             y = _SelectiveScan.apply(A.T.contiguous(), zoh, u_, delta, B, C)
         y = y if D is None else y + D * u_
     return y.to(u.dtype)
 
 
-def _library_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
+def _library_scan(kernel: Callable, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor
+                  ) -> Tensor:
     """mamba-ssm's kernel, whose tensors have the length last."""
     u, delta, B, C = (x.transpose(1, 2).contiguous() for x in (u, delta, B, C))
-    return cuda_scan(u, delta, A.contiguous(), B, C).transpose(1, 2)
+    return kernel(u, delta, A.contiguous(), B, C).transpose(1, 2)
 
 
 class _SelectiveScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx, A, zoh, u, delta, B, C):
         ctx.zoh = zoh
-        ctx.loops = njit is not None and u.device.type == "cpu" and not zoh
+        ctx.loops = loops.njit is not None and u.device.type == "cpu" and not zoh
         y = torch.empty(u.shape, dtype=u.dtype, device=u.device)
         entering = u.new_zeros(len(u), math.ceil(u.shape[1] / CHUNK) + 1, *A.shape)
         if ctx.loops:
-            _in_threads(_forward_loops, A, u, delta, B, C, y, entering)
+            loops.in_threads(partial(loops.forward, CHUNK), A, u, delta, B, C, y, entering)
         else:
             _forward(A, zoh, u, delta, B, C, y, entering)
         ctx.save_for_backward(A, u, delta, B, C, entering)
@@ -141,7 +137,7 @@ class _SelectiveScan(torch.autograd.Function):
         grads = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in saved[:-1]]
         tensors = *saved, grad_y.contiguous(), *grads
         if ctx.loops:
-            grad_A = sum(_in_threads(_backward_loops, A, *tensors))
+            grad_A = sum(loops.in_threads(partial(loops.backward, CHUNK), A, *tensors))
         else:
             grad_A = _backward(A, ctx.zoh, *tensors)
         return grad_A, None, *grads
@@ -229,137 +225,3 @@ class _Chunk:
 def _time_first(part: slice, *tensors: Tensor) -> list[Tensor]:
     """(B, L, ..) -> the part's (T, B, ..)."""
     return [x[:, part].transpose(0, 1).contiguous() for x in tensors]
-
-
-def _in_threads(function: Callable, A: Tensor, *tensors: Tensor) -> list:
-    """Call ``function`` on parts of the batch, each in a thread; return what the calls return.
-
-    The loops release Python's lock, and a thread that has a part of the batch for itself waits
-    for the others once, at the end.
-    """
-    usual = torch.get_num_threads()
-    workers = min(usual, len(tensors[0]))
-    parts = list(zip(*(x.detach().tensor_split(workers) for x in tensors), strict=True))
-    if workers == 1:
-        return [function(A.detach(), *parts[0])]
-    inference = torch.is_inference_mode_enabled()
-
-    def alone(part):
-        with torch.inference_mode(inference), torch.no_grad():  # modes belong to a thread
-            return function(A.detach(), *part)
-
-    # set_num_threads binds the thread that calls it, and threads that start later.
-    try:
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(alone, parts))
-    finally:
-        torch.set_num_threads(usual)
-
-
-def _rows(A: Tensor, *tensors: Tensor) -> Iterator[list[Tensor]]:
-    """So many sequences at a time that a chunk of them stays in the cache."""
-    rows = max(1, CACHE // (CHUNK * A.numel()))
-    yield from zip(*(x.split(rows) for x in tensors), strict=True)
-
-
-def _decays(A: Tensor, delta: Tensor, out: Tensor) -> np.ndarray:
-    """a = exp(delta A) of a chunk, (B, T, N, D). torch's exp is vectorised; a loop's is not."""
-    shape = (*delta.shape[:2], *A.shape)
-    a = out[: math.prod(shape)].view(shape)
-    return torch.mul(delta[:, :, None], A, out=a).exp_().numpy()
-
-
-def _forward_loops(A: Tensor, *tensors: Tensor) -> None:
-    """``_forward`` with the compiled loop."""
-    buffer = A.new_empty(max(CACHE, CHUNK * A.numel()))
-    for u, delta, B, C, y, entering in _rows(A, *tensors):
-        arrays = [x.numpy() for x in (u, delta, B, C, y, entering)]
-        for chunk in range(entering.shape[1] - 1):
-            start = chunk * CHUNK
-            a = _decays(A, delta[:, start : start + CHUNK], buffer)
-            _forward_loop(chunk, start, a, *arrays)
-
-
-def _backward_loops(A: Tensor, *tensors: Tensor) -> Tensor:
-    """``_backward`` with the compiled loop."""
-    buffer = A.new_empty(max(CACHE, CHUNK * A.numel()))
-    grad_A = torch.zeros_like(A)
-    states = A.new_empty(CHUNK + 1, *A.shape).numpy()
-    for u, delta, B, C, entering, *grads in _rows(A, *tensors):
-        carried = torch.zeros_like(entering[:, 0])
-        arrays = [x.numpy() for x in (A, grad_A, u, delta, B, C, entering, carried, *grads)]
-        for chunk in reversed(range(entering.shape[1] - 1)):
-            start = chunk * CHUNK
-            a = _decays(A, delta[:, start : start + CHUNK], buffer)
-            _backward_loop(chunk, start, a, states, *arrays)
-    return grad_A
-
-
-def _forward_loop(chunk, start, a, u, delta, B, C, y, entering):
-    """Fill in y, and the state that enters the next chunk."""
-    batch, length, n_states, width = a.shape
-    for b in range(batch):
-        h = entering[b, chunk + 1]
-        h[:] = entering[b, chunk]
-        for i in range(length):
-            t = start + i
-            written, y_t = delta[b, t] * u[b, t], y[b, t]
-            y_t[:] = 0
-            for n in range(n_states):
-                h_n, a_n, B_n, C_n = h[n], a[b, i, n], B[b, t, n], C[b, t, n]
-                for d in range(width):
-                    h_n[d] = a_n[d] * h_n[d] + B_n * written[d]
-                    y_t[d] += C_n * h_n[d]
-
-
-def _backward_loop(chunk, start, a, states, A, dA, u, delta, B, C, entering, dh, dy, du, ddelta, dB,
-                   dC):
-    """Fill in du, ddelta, dB and dC; add to dA; carry dh on to the chunk before.
-
-    x = delta A is the exponent of a; w = delta u is what B writes.
-    """
-    batch, length, n_states, width = a.shape
-    for b in range(batch):
-        states[0] = entering[b, chunk]
-        for i in range(length):
-            t = start + i
-            w = delta[b, t] * u[b, t]
-            for n in range(n_states):
-                before, after, a_n, B_n = states[i, n], states[i + 1, n], a[b, i, n], B[b, t, n]
-                for d in range(width):
-                    after[d] = a_n[d] * before[d] + B_n * w[d]
-        for i in range(length - 1, -1, -1):
-            t = start + i
-            w, delta_t, dy_t = delta[b, t] * u[b, t], delta[b, t], dy[b, t]
-            dw, ddelta_t = du[b, t], ddelta[b, t]
-            dw[:] = 0
-            ddelta_t[:] = 0
-            for n in range(n_states):
-                before, after, a_n, dh_n = states[i, n], states[i + 1, n], a[b, i, n], dh[b, n]
-                A_n, dA_n, B_n, C_n = A[n], dA[n], B[b, t, n], C[b, t, n]
-                dB_n = dC_n = A.dtype.type(0)
-                for d in range(width):
-                    g = dh_n[d] + dy_t[d] * C_n
-                    dC_n += dy_t[d] * after[d]
-                    dB_n += g * w[d]
-                    dw[d] += g * B_n
-                    dh_n[d] = g * a_n[d]
-                    dx = dh_n[d] * before[d]
-                    ddelta_t[d] += dx * A_n[d]
-                    dA_n[d] += dx * delta_t[d]
-                dB[b, t, n], dC[b, t, n] = dB_n, dC_n
-            for d in range(width):
-                ddelta_t[d] += dw[d] * u[b, t, d]
-                dw[d] *= delta_t[d]
-
-
-def _compiled(loop: Callable) -> Callable:
-    """The loop as machine code, kept on disk where there is a folder to write to."""
-    try:
-        return njit(loop, nogil=True, fastmath=True, cache=True)
-    except RuntimeError:
-        return njit(loop, nogil=True, fastmath=True)
-
-
-if njit is not None:
-    _forward_loop, _backward_loop = _compiled(_forward_loop), _compiled(_backward_loop)
