@@ -48,21 +48,13 @@ def figure(kind: str, run: str, metric: str, variant: str, models: tuple[str, ..
         users = user_level.over_users(df, [metric], variant)
         table = "5.1" if variant == "original" else "5.2"
         return shared.svg(lambda: plots.metric_intervals(
-            users.assign(n=users["folds"]), metric, variant,
-            thesis=comparison.compare_with_thesis(df, table)))
+            users, metric, variant, thesis=comparison.compare_with_thesis(df, table)))
     if kind == "pairs":
-        folds = df.groupby("model")["fold"].nunique()
-        full = folds.index[folds >= claims.ENOUGH_FOLDS]
-        chosen = df[df["model"].isin(full)] if len(full) >= 3 else df
-        pairs = significance.compare_all(chosen, metric, variant)
-        if pairs.empty:
-            raise ValueError("no two models have two folds in common")
-        means = chosen.groupby("model")[metric].mean().sort_values(ascending=False)
-        return shared.svg(lambda: plots.pair_matrix(pairs, list(means.index), metric))
+        pairs = significance.compare_all(claims.with_enough_folds(df), metric, variant)
+        return shared.svg(lambda: plots.pair_matrix(pairs, metric))
     if kind == "ranks":
         found = orders.mean_ranks(df, metric, variant)
-        return shared.svg(lambda: plots.critical_difference(
-            found.ranks, found.critical_difference, found.groups, metric))
+        return shared.svg(lambda: plots.critical_difference(found, metric))
     if kind == "cost":
         summary = significance.summary(costs.complete(costs.steady(df)), [metric, "steady"])
         summary = summary.replace({"metric": {"steady": TIME}})

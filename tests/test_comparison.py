@@ -10,7 +10,7 @@ from test_records import save
 from test_significance import several
 
 from nbrec import paths, records
-from nbrec.book import comparison, orders, user_level
+from nbrec.book import comparison, costs, orders, user_level
 
 # --- the thesis ----------------------------------------------------------------------------------
 
@@ -262,3 +262,83 @@ def test_the_reference_is_taken_on_the_folds_of_the_model_that_others_are_held_a
     assert held.groupby("model")["fold"].agg(sorted).to_dict() == {
         "gat": [1, 2], "item-knn": [0, 1, 2]}  # Mamba shares one fold, GCN was not asked for
     assert comparison.reference_runs(["ease"], "item-knn").empty
+
+
+# --- runs ----------------------------------------------------------------------------------------
+
+
+def test_what_was_run_and_who_lacks_folds(tmp_path):
+    for fold in range(3):
+        save(tmp_path, model="ease", fold=fold, ranks=(1, 2, 3))
+    save(tmp_path, model="svd", ranks=(1, 2, 3), seconds={"fit": 3600.0, "score": 0.0})
+    save(tmp_path, model="svd", ranks=(1, 2), variant="truncated")
+    both = {"this run": records.load_records(tmp_path)}
+    runs = comparison.runs(both).set_index("variant")
+    assert runs.loc["original", ["models", "least", "most", "test", "train"]].tolist() == [
+        2, 1, 3, 9, 80]
+    assert runs.loc["original", "hours"] == pytest.approx(1 + 3 * 1.75 / 3600)
+    assert runs.loc["truncated", ["models", "most", "test"]].tolist() == [1, 1, 2]
+    counts = comparison.fold_counts(both)
+    assert counts["this run", "original"].to_dict() == {"ease": 3, "svd": 1}
+    assert counts["this run", "truncated"].to_dict() == {"ease": 0, "svd": 1}
+
+
+def test_records_that_are_not_there_are_a_table_without_rows():
+    df = comparison.load("nosuch")
+    assert df.empty and {"model", "ndcg@20", "record", "steady"} - set(df) == {"steady"}
+    steady = costs.steady(df)
+    assert steady.empty and "steady" in steady and comparison.runs({"x": df}).empty
+    assert comparison.fold_counts({"x": df}).empty
+
+
+def test_committed_records_are_read_once(monkeypatch):
+    first = comparison.load("sample")
+    monkeypatch.setattr(records, "read_record", lambda path: pytest.fail(f"{path} read again"))
+    again = comparison.load("sample")
+    assert again["record"].iloc[0] is first["record"].iloc[0]
+    assert len(records.per_user(again.iloc[:2])) == again["n_test"].iloc[:2].sum()
+    again["fold"] = -1
+    assert (comparison.load("sample")["fold"] >= 0).all()  # what a chapter does with it stays there
+
+
+# --- the thesis's order --------------------------------------------------------------------------
+
+
+def test_pairs_of_the_thesis_are_confirmed_reversed_or_open(tmp_path):
+    """By NDCG@20 the thesis has Transformer > xLSTM > Mamba > Item-KNN on original sequences."""
+    rng = np.random.default_rng(0)
+    for model, last in (("transformer", 10), ("xlstm", 10), ("mamba", 900), ("item-knn", 60)):
+        for fold in range(6):
+            ranks = rng.permutation(np.linspace(1, last, 80).astype(int))
+            if model == "xlstm":  # as good as the Transformer, for other users
+                ranks = rng.permutation(np.linspace(1, 10, 80).astype(int))
+            save(tmp_path, model=model, fold=fold, ranks=ranks)
+    out = orders.thesis_order(records.load_records(tmp_path), ["hr@20", "ndcg@20"])
+    assert set(out["variant"]) == {"original"} and len(out) == 2 * 6
+    ndcg = out[out["metric"] == "ndcg@20"].set_index(["first", "second"])
+    assert ndcg["verdict"].to_dict() == {
+        ("transformer", "xlstm"): "open", ("transformer", "mamba"): "confirmed",
+        ("transformer", "item-knn"): "confirmed", ("xlstm", "mamba"): "confirmed",
+        ("xlstm", "item-knn"): "confirmed", ("mamba", "item-knn"): "reversed"}
+    assert ndcg.loc[("mamba", "item-knn"), "difference"] < 0
+    assert ndcg["group"].to_dict()["transformer", "xlstm"] == "among sequence models"
+    assert ndcg.loc[("mamba", "item-knn"), "group"] == "Item-KNN and sequence models"
+
+
+def test_pairs_told_apart_by_mean_ranks():
+    found = orders.MeanRanks(pd.Series({"a": 1.0, "b": 2.0, "c": 3.5}), 1.5, 0.01, [["a", "b"]], 9)
+    assert orders.told_apart(found) == {frozenset("ac"), frozenset("bc")}
+
+
+def test_a_model_beside_a_baseline(tmp_path):
+    save(tmp_path, model="ease", ranks=(1, 30, 2), fold=0)
+    save(tmp_path, model="ease", ranks=(40, 3), fold=1)
+    save(tmp_path, model="item-knn", ranks=(50, 20, 21), fold=0)
+    out = user_level.beside_baseline(records.load_records(tmp_path), "item-knn", "hr@20")
+    assert out["model"].tolist() == ["ease", "item-knn"]
+    ease, knn = out.to_dict("records")
+    assert (ease["mean"], ease["folds"], ease["users"]) == (3 / 5, 2, 5)
+    assert ease["ahead"] == pytest.approx(1 / 3) and ease["fold_low"] < 0.58 < ease["fold_high"]
+    assert math.isnan(knn["ahead"]) and math.isnan(knn["fold_low"])
+    nobody = user_level.beside_baseline(records.load_records(tmp_path), "svd", "hr@20")
+    assert nobody["ahead"].isna().all() and len(nobody) == 2

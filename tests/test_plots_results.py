@@ -11,7 +11,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from test_plots import comparison, rendered, summary
 
-from nbrec.book import plots
+from nbrec.book import NoRecords, plots
+from nbrec.book.orders import MeanRanks
 
 pytestmark = pytest.mark.usefixtures("style")
 
@@ -81,15 +82,21 @@ def test_pairs_stand_in_the_upper_half_and_dots_mark_those_told_apart():
     pairs = pd.DataFrame([("ease", "item-knn", 0.02, True), ("ease", "svd", 0.05, True),
                           ("svd", "item-knn", 0.01, False)],
                          columns=["better", "worse", "difference", "told_apart"])
-    fig = plots.pair_matrix(pairs, ["ease", "item-knn", "svd"])
+    fig = plots.pair_matrix(pairs)
     ax = fig.axes[0]
     drawn = np.ma.filled(ax.images[0].get_array().astype(float), np.nan)
-    # item-knn stands before svd in the order, yet is behind it in this pair
-    assert np.array_equal(drawn, [[np.nan, 0.02, 0.05], [np.nan, np.nan, -0.01],
+    assert np.array_equal(drawn, [[np.nan, 0.05, 0.02], [np.nan, np.nan, 0.01],
                                   [np.nan] * 3], equal_nan=True)
     assert sorted((float(d.get_xdata()[0]), float(d.get_ydata()[0])) for d in ax.lines) == [
         (1, 0), (2, 0)]
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["EASE", "Item-KNN", "SVD"]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["EASE", "SVD", "Item-KNN"]  # by wins
+    # On few folds pairs need not agree: a model with as many wins may be behind the one below it.
+    ring = pd.DataFrame([("ease", "svd", 0.1, False), ("svd", "item-knn", 0.2, False),
+                         ("item-knn", "ease", 0.3, True)], columns=pairs.columns)
+    drawn = np.ma.filled(plots.pair_matrix(ring).axes[0].images[0].get_array(), np.nan)
+    assert np.nanmin(drawn) == -0.3 and np.isfinite(drawn).sum() == 3
+    with pytest.raises(NoRecords, match="two folds in common"):
+        plots.pair_matrix(pairs.iloc[:0])
 
 
 # --- mean ranks ----------------------------------------------------------------------------------
@@ -98,8 +105,8 @@ def test_pairs_stand_in_the_upper_half_and_dots_mark_those_told_apart():
 def diagram(k=5):
     models = ["xlstm", "transformer", "ease", "item-knn", "transformer+minibert", "popularity"][:k]
     ranks = pd.Series(np.linspace(1.2, k - 0.1, k), models)
-    return ranks, plots.critical_difference(ranks.sample(frac=1, random_state=0), 1.5,
-                                            [models[:2], models[1:4]])
+    return ranks, plots.critical_difference(MeanRanks(
+        ranks.sample(frac=1, random_state=0), 1.5, 0.01, [models[:2], models[1:4]], 10))
 
 
 def test_ranks_bars_and_the_difference_are_to_scale():

@@ -1,1 +1,5 @@
-"""What the chapters need beside the models: findings, tests of significance, figures."""
+"""What the chapters are made with: findings, tests of significance, figures and tables."""
+
+
+class NoRecords(ValueError):
+    """The records do not suffice for what was asked; the message says what is missing."""

@@ -1,13 +1,15 @@
-"""Sentences of the thesis against records: each one holds, does not hold, or stays open.
+"""Claims about models against records: each one holds, does not hold, or stays open.
 
-A sentence is about pairs of models ("sequence models rank better than Item-KNN"). It holds if every
+A claim is about pairs of models ("sequence models rank better than Item-KNN"). It holds if every
 pair is told apart in its direction, it does not if one is told apart in the other, and it is open
 if the records cannot say.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +19,7 @@ from scipy import stats
 from nbrec.book.significance import (
     Difference,
     bootstrap_difference,
+    fold_test,
     holm,
     paired_ranks,
     paired_test,
@@ -26,89 +29,176 @@ from nbrec.metrics import per_user
 
 HOLDS, FAILS, OPEN, UNTESTED = "holds", "does not hold", "open", "not testable here"
 ENOUGH_FOLDS = 5  # with fewer a t-test over folds has next to no power
+EVIDENCE = ["first", "second", *Difference._fields, "basis", "p_holm"]
+
+Pair = tuple[str, str | None]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The first model of every pair has more of a metric than the second, by more than a margin.
+
+    Args:
+        text: in words.
+        pairs: (more, less) as the claim has them; None stands for the number 0.
+        metric: a column of the records, such as "ndcg@20" or "wasserstein".
+        margin: what the difference has to exceed.
+        within: if given, the claim is that the two are equal: the difference lies in +-within.
+        truncation: the pairs are (model, model), on original and on truncated sequences, and the
+            users are those of both.
+        section: of the thesis, where it stands.
+        note: what a reader has to know; without pairs, why it cannot be tested.
+    """
+
+    text: str
+    pairs: tuple[Pair, ...] = ()
+    metric: str = "ndcg@20"
+    margin: float = 0.0
+    within: float | None = None
+    truncation: bool = False
+    section: str = ""
+    note: str = ""
 
 
 class Verdict(NamedTuple):
-    """What records say about a sentence, and the differences that it rests on.
+    """What records say about a claim, and the differences that it rests on.
 
     Args:
+        claim: what was judged.
         verdict: `HOLDS`, `FAILS`, `OPEN` or `UNTESTED`.
-        pairs: first, second, difference, low, high, p_value, n, basis (see `difference`), p_holm.
+        evidence: a row for each pair with records: first, second, difference (first minus second)
+            with its 95% interval low and high, p_value, n, basis (see `difference`), p_holm
+            (corrected for the pairs of the claim).
+        missing: the pairs without records; a claim with some of them cannot hold.
     """
 
+    claim: Claim
     verdict: str
-    pairs: pd.DataFrame
+    evidence: pd.DataFrame
+    missing: tuple[Pair, ...] = ()
 
 
-def difference(df: pd.DataFrame, a: str, b: str, metric: str = "ndcg@20",
-               variant: str = "original") -> tuple[Difference, str]:
+def difference(df: pd.DataFrame, a: str, b: str | None, metric: str = "ndcg@20",
+               variant: str = "original", margin: float = 0.0) -> tuple[Difference, str]:
     """Two models on the same users: a minus b, with the interval that the records allow.
 
     With five folds or more it is the corrected t-test over folds. With fewer it is the bootstrap
     over users, which takes the trained models as given: it leaves out what another training part
-    or seed would change, and is too narrow by that.
+    or seed would change, and is too narrow by that. Measures that single users do not have, such
+    as seconds, have no interval then.
+
+    Args:
+        a, b: models; without b the value of a stands alone.
+        margin: what the p-value is of.
 
     Returns:
-        the difference, and "folds" or "users".
+        the difference, and "folds", "users" or "too few folds" (no interval, p-value 1).
 
     Raises:
         ValueError: there is no fold that both models have.
     """
-    if _common_folds(df, a, b, variant) >= ENOUGH_FOLDS:
-        return paired_test(df, a, b, metric, variant), "folds"
-    first, second = paired_ranks(df, a, b, variant)
-    return bootstrap_difference(per_user(metric, first), per_user(metric, second)), "users"
+    folds = _common_folds(df, a, b, variant)
+    if not folds:
+        raise ValueError(f"no fold of variant {variant!r} has records of {a!r} and {b!r}")
+    if len(folds) >= ENOUGH_FOLDS and b is not None:
+        return paired_test(df, a, b, metric, variant, margin), "folds"
+    if b is not None and "@" in metric and not margin:
+        first, second = paired_ranks(df, a, b, variant)
+        return bootstrap_difference(per_user(metric, first), per_user(metric, second)), "users"
+    own = df[(df["variant"] == variant) & df["fold"].isin(folds)]
+    values = own[own["model"] == a].set_index("fold")[metric].astype(float)
+    if b is not None:
+        values = values - own[own["model"] == b].set_index("fold")[metric].astype(float)
+    if len(folds) >= ENOUGH_FOLDS:
+        ratio = float((own["n_test"] / own["n_train"]).mean())
+        return fold_test(values.to_numpy(), ratio, margin), "folds"
+    return Difference(float(values.mean()), np.nan, np.nan, 1.0, len(folds)), "too few folds"
 
 
-def judge(df: pd.DataFrame, pairs: Iterable[tuple[str, str]], metric: str = "ndcg@20",
-          variant: str = "original", level: float = 0.05) -> Verdict:
-    """Whether the first model of every pair is better than the second, by Holm's correction.
+def judge(df: pd.DataFrame, claim: Claim, variant: str = "original", level: float = 0.05
+          ) -> Verdict:
+    """Whether a claim holds, by Holm's correction over its pairs.
 
     Args:
-        df: of `records.load_records`, one profile and dataset.
-        pairs: (better, worse) as the sentence has them. Pairs without a fold in common are left
-            out; without any the sentence is not testable.
-        metric: more is better, such as "ndcg@20".
+        df: of `records.load_records`, one profile and dataset. Pairs without a fold in common are
+            missing; without any the claim is not testable.
+        variant: which sequences; truncation has both.
+        level: pairs are told apart if their corrected p-value is below it.
     """
-    rows = []
-    for a, b in pairs:
-        if not _common_folds(df, a, b, variant):
-            continue
-        found, basis = difference(df, a, b, metric, variant)
-        rows.append({"first": a, "second": b, **found._asdict(), "basis": basis})
-    table = pd.DataFrame(rows, columns=["first", "second", *Difference._fields, "basis"])
+    df = df[df[claim.metric].notna()] if claim.metric in df else df.iloc[:0]
+    if claim.truncation:
+        table = _truncation(df, claim)
+    else:
+        rows = []
+        for a, b in claim.pairs:
+            if _common_folds(df, a, b, variant):
+                found, basis = difference(df, a, b, claim.metric, variant, claim.margin)
+                rows.append((a, b, *found, basis))
+        table = pd.DataFrame(rows, columns=EVIDENCE[:-1])
     table["p_holm"] = holm(table["p_value"])
-    return Verdict(_verdict(table["difference"], table["p_holm"] < level), table)
+    there = set(zip(table["first"], table["second"], strict=True))
+    missing = tuple(pair for pair in claim.pairs if pair not in there)
+    if claim.within is None:
+        above = table["difference"] > claim.margin
+        verdict = _verdict(above & (table["p_holm"] < level), ~above & (table["p_holm"] < level))
+    else:
+        verdict = _verdict((table["low"] > -claim.within) & (table["high"] < claim.within),
+                           (table["low"] > claim.within) | (table["high"] < -claim.within))
+    return Verdict(claim, OPEN if verdict == HOLDS and missing else verdict, table, missing)
 
 
-def judge_truncation(df: pd.DataFrame, models: Iterable[str], metric: str = "hr@20",
-                     level: float = 0.05) -> Verdict:
-    """Whether truncated sequences make every one of these models worse for the same users.
+def with_enough_folds(df: pd.DataFrame) -> pd.DataFrame:
+    """Records of the models that have `ENOUGH_FOLDS`, if there are three or more, else all.
 
-    It compares the users who are in both variants, with the interval of
-    `user_level.truncation_effect` and Holm's correction over the models.
+    A pair that cannot be told apart costs the others power when all are corrected together.
+
+    Args:
+        df: of `records.load_records`, one profile, dataset and variant.
     """
-    effect = truncation_effect(df[df["model"].isin(list(models))], (metric,))
+    folds = df.groupby("model")["fold"].nunique()
+    enough = folds.index[folds >= ENOUGH_FOLDS]
+    return df[df["model"].isin(enough)] if len(enough) >= 3 else df
+
+
+def evidence(df: pd.DataFrame, pairs: Iterable[Pair], metric: str = "ndcg@20",
+             variant: str = "original") -> pd.DataFrame:
+    """The differences of pairs of models with intervals and p-values, corrected together.
+
+    Returns:
+        as `Verdict.evidence`.
+    """
+    return judge(df, Claim("", tuple(pairs), metric), variant).evidence
+
+
+def counted(verdicts: Iterable[Verdict]) -> dict[str, int]:
+    """How many claims have each of the four verdicts."""
+    count = Counter(v.verdict for v in verdicts)
+    return {word: count[word] for word in (HOLDS, FAILS, OPEN, UNTESTED)}
+
+
+def _truncation(df: pd.DataFrame, claim: Claim) -> pd.DataFrame:
+    """Original minus truncated for the users of both, as `user_level.truncation_effect` has it."""
+    models = [a for a, _ in claim.pairs]
+    effect = truncation_effect(df[df["model"].isin(models)], (claim.metric,))
     effect = effect[effect["users"] > 1].astype({"same": float, "same_low": float,
                                                  "same_high": float})
     error = (effect["same_high"] - effect["same_low"]) / (2 * 1.96)
     with np.errstate(divide="ignore", invalid="ignore"):
-        p_value = 2 * stats.norm.sf(effect["same"].abs() / error)
-    pairs = pd.DataFrame({
-        "first": effect["model"] + ", original", "second": effect["model"] + ", truncated",
-        "difference": -effect["same"], "low": -effect["same_high"], "high": -effect["same_low"],
+        p_value = 2 * stats.norm.sf((-effect["same"] - claim.margin).abs() / error)
+    return pd.DataFrame({
+        "first": effect["model"], "second": effect["model"], "difference": -effect["same"],
+        "low": -effect["same_high"], "high": -effect["same_low"],
         "p_value": np.nan_to_num(p_value, nan=1.0), "n": effect["users"], "basis": "same users"})
-    pairs["p_holm"] = holm(pairs["p_value"])
-    return Verdict(_verdict(pairs["difference"], pairs["p_holm"] < level), pairs)
 
 
-def _common_folds(df: pd.DataFrame, a: str, b: str, variant: str) -> int:
-    own = df[(df["variant"] == variant) & df["model"].isin([a, b])]
-    return int(own.groupby("fold")["model"].nunique().eq(2).sum())
+def _common_folds(df: pd.DataFrame, a: str, b: str | None, variant: str) -> list[int]:
+    models = {a, b} - {None}
+    own = df[(df["variant"] == variant) & df["model"].isin(models)]
+    count = own.groupby("fold")["model"].nunique()
+    return count.index[count == len(models)].tolist()
 
 
-def _verdict(differences: pd.Series, told_apart: pd.Series) -> str:
-    if not len(differences):
+def _verdict(right: pd.Series, wrong: pd.Series) -> str:
+    if not len(right):
         return UNTESTED
-    right, wrong = (differences > 0) & told_apart, (differences < 0) & told_apart
-    return FAILS if np.any(wrong) else HOLDS if np.all(right) else OPEN
+    return FAILS if wrong.any() else HOLDS if right.all() else OPEN

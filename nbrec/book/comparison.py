@@ -13,8 +13,11 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from nbrec import paths
+from nbrec import experiment, paths
+from nbrec.book import costs
 from nbrec.book.significance import summary
+from nbrec.metrics import names
+from nbrec.profiles import Profile
 from nbrec.records import load_records
 
 ERRATA = {
@@ -33,6 +36,83 @@ THESIS_METRICS = ("hr@1", "hr@20", "hr@300", "ndcg@20", "stars", "seconds")  # o
 OVERVIEWS = {"original": "5.1", "truncated": "5.2"}  # variant: table
 
 
+# Columns of a table of records that analysis asks for, so that none at all is a table, too.
+TEXTS = ["profile", "dataset", "model", "variant", "split_hash", "sequences_digest",
+         "ratings_sha256", "commit", "dirty", "cpu", "date", "key", "path", "record"]
+NUMBERS = ["fold", "seed", "n_train", "n_test", "n_items", "seconds", "seconds_fit",
+           "seconds_score", "seconds_context", "epochs", "best_epoch", "mean_popularity",
+           "behaviour_popularity", "wasserstein", "coverage", "gini", "stars"]
+
+
+def load(folder: str = "laptop") -> pd.DataFrame:
+    """Committed records, read once a process; a table without rows if there are none.
+
+    Args:
+        folder: below `results`, such as "laptop", "search" or "verification".
+    """
+    try:
+        return _read(paths.reference_folder(folder)).copy()
+    except FileNotFoundError:
+        columns = dict.fromkeys(TEXTS, "object") | dict.fromkeys([*NUMBERS, *names()], "float64")
+        return pd.DataFrame({c: pd.Series(dtype=kind) for c, kind in columns.items()})
+
+
+_read = cache(load_records)
+
+
+def beside_reference(profile: Profile, reference: str = "laptop",
+                     models: Iterable[str] | None = None) -> dict[str, pd.DataFrame]:
+    """The two runs that the chapters on results show, as far as they have original sequences.
+
+    Args:
+        profile: of this run, which is made where it is not there yet.
+        reference: folder of the committed records.
+        models: which of both; by default those of the thesis's tables and their baselines.
+
+    Returns:
+        "reference run" and "this run", in this order -> records; seconds are steady ones.
+    """
+    wanted = set(shown_models() if models is None else models)
+    chosen = [m for m in profile.models if m in wanted]
+    both = {"reference run": load(reference),
+            "this run": experiment.run(profile, chosen, n_jobs=2, progress=False)}
+    both = {label: costs.steady(df[df["model"].isin(wanted)]) for label, df in both.items()}
+    return {label: df.assign(seconds=df["steady"]) for label, df in both.items()
+            if "original" in set(df["variant"])}
+
+
+def runs(both: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """What was run: a row for each run and variant.
+
+    Returns:
+        run, variant, data, models, least, most (folds of a model), films, train (users, mean of
+        the folds), test (users of all folds), hours (of computing, as measured).
+    """
+    rows = []
+    for label, df in both.items():
+        for variant, part in df.groupby("variant", sort=False):
+            folds, fold = part.groupby("model")["fold"].nunique(), part.groupby("fold").first()
+            hours = part[["seconds_fit", "seconds_score"]].astype(float).sum().sum() / 3600
+            rows.append((label, variant, ", ".join(part["dataset"].unique()), len(folds),
+                         folds.min(), folds.max(), int(part["n_items"].max()),
+                         round(fold["n_train"].mean()), int(fold["n_test"].sum()), hours))
+    return pd.DataFrame(rows, columns=["run", "variant", "data", "models", "least", "most", "films",
+                                       "train", "test", "hours"])
+
+
+def fold_counts(both: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """How many folds each model has: a row per model, a column per (run, variant); 0 for none."""
+    counts = {(label, variant): part.groupby("model", sort=False)["fold"].nunique()
+              for label, df in both.items() for variant, part in df.groupby("variant", sort=False)}
+    return pd.DataFrame(counts).fillna(0).astype(int)
+
+
+def shown_models() -> set[str]:
+    """The models of the thesis's appendix, and the baselines that the book has besides."""
+    printed = {m for i in range(1, 14) for m in thesis_table(f"A.{i}")["model"]}
+    return printed | {"popularity", "markov", "ease", "minibert", "modernbert"}
+
+
 def reference_notice(folder: str = "laptop", data: str = "[chapter 2](02_data.ipynb)") -> str:
     """What the reference run is and which records it has: the sentence that the chapters show.
 
@@ -49,9 +129,8 @@ def reference_notice(folder: str = "laptop", data: str = "[chapter 2](02_data.ip
 
     made = ("The reference run is being made anew on the rebuilt MovieLens 1M "
             f"({data} says what that is)")
-    try:
-        df = load_records(paths.reference_folder(folder))
-    except FileNotFoundError:
+    df = load(folder)
+    if df.empty:
         return f"{made}; `results/{folder}` has no records yet."
     there = []
     for variant, part in df.groupby("variant"):
@@ -77,10 +156,8 @@ def reference_runs(
         as `load_records`; without models that share fewer than two folds with `against`, and
         empty if no other model is left.
     """
-    try:
-        df = load_records(paths.reference_folder(folder)).query("variant == @variant")
-    except FileNotFoundError:
-        return pd.DataFrame(columns=["model", "fold"])
+    df = load(folder)
+    df = df[df["variant"] == variant]
     df = df[df["fold"].isin(df.loc[df["model"] == against, "fold"])]
     folds = df.groupby("model")["fold"].nunique()
     chosen = [m for m in dict.fromkeys([against, *models]) if folds.get(m, 0) > 1]

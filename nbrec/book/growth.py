@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 from scipy import stats
 
+from nbrec import paths
 from nbrec.models.next_item import NextItemModel
 from nbrec.recommenders import NEURAL
 from nbrec.train import MicroBatch, SequenceTrainer, TrainSettings
@@ -93,6 +94,25 @@ def measure(lengths: Iterable[int], models: Iterable[str] = MODELS, **settings: 
                                   capture_output=True, text=True, check=True)
             rows.append({"model": model, "length": length, **json.loads(made.stdout)})
     return pd.DataFrame(rows)
+
+
+def load(d_model: int = 128) -> pd.DataFrame:
+    """The committed measurements, `results/growth.csv`, of one width and the thesis's catalogue.
+
+    Returns:
+        as `measure`, with batch, d_model, n_items and milliseconds_next; without rows if the file
+        is not there.
+    """
+    columns = ["model", "length", "seconds", "megabytes", "batch", "d_model", "n_items",
+               "milliseconds_next"]
+    try:
+        path = paths.reference_folder("sample").parent / "growth.csv"
+    except FileNotFoundError:
+        path = Path("growth.csv")
+    if not path.exists():
+        return pd.DataFrame({c: pd.Series(dtype=float) for c in columns})
+    table = pd.read_csv(path)[columns]
+    return table[(table["d_model"] == d_model) & (table["n_items"] > 100)].reset_index(drop=True)
 
 
 def next_item_cost(model: str, length: int, d_model: int = 128, n_items: int = 13_318,

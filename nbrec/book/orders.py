@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from itertools import product
+from itertools import combinations, product
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from nbrec.book.comparison import OVERVIEWS, THESIS_METRICS, corrected
+from nbrec.book import NoRecords
+from nbrec.book.claims import Claim, judge
+from nbrec.book.comparison import OVERVIEWS, THESIS_METRICS, corrected, thesis_pairs
+from nbrec.book.findings import FAMILIES
 from nbrec.metrics import per_user
+
+ACCURACY = tuple(m for m in THESIS_METRICS if "@" in m)
 
 
 class MeanRanks(NamedTuple):
@@ -56,8 +61,8 @@ def mean_ranks(
         level: of the test.
 
     Raises:
-        ValueError: if there are fewer than three models, they share fewer than two folds, or their
-            splits differ.
+        NoRecords: if there are fewer than three models, or they share fewer than two folds.
+        ValueError: if their splits differ.
     """
     chosen = df[df["variant"] == variant].drop_duplicates(["model", "fold"], keep=False)
     if models is None:
@@ -67,7 +72,7 @@ def mean_ranks(
     wide = chosen.pivot(index="fold", columns="model", values=metric).dropna()
     n, k = wide.shape
     if k < 3 or n < 2:
-        raise ValueError(f"mean ranks need three models with two folds in common; {sorted(models)} "
+        raise NoRecords(f"mean ranks need three models with two folds in common; {sorted(models)} "
                          f"on variant {variant!r} have {n} folds in common")
     splits = chosen[chosen["fold"].isin(wide.index)].groupby("fold")["split_hash"].nunique()
     if (splits > 1).any():
@@ -84,6 +89,40 @@ def mean_ranks(
             end = last
     p_value = float(stats.friedmanchisquare(*wide.to_numpy().T).pvalue)
     return MeanRanks(ranks, critical, p_value, groups, n)
+
+
+def thesis_order(df: pd.DataFrame, metrics: Iterable[str] = ACCURACY, level: float = 0.05
+                 ) -> pd.DataFrame:
+    """Whether each pair of the thesis's models stands in its order here.
+
+    Args:
+        df: of `load_records`, one profile and dataset, original and truncated sequences.
+        metrics: of `comparison.THESIS_METRICS`; the pairs of each are corrected together.
+        level: of Holm's test.
+
+    Returns:
+        variant, metric, group ("Item-KNN and hybrids", "among hybrids"), first, second (the
+        thesis's order), difference with low, high, p_value, n, basis (of `claims.difference`),
+        p_holm, verdict ("confirmed" or "reversed" beyond chance, else "open"); pairs without a
+        fold in common are left out.
+    """
+    families, parts = list(dict.fromkeys(FAMILIES.values())), []
+    for variant, metric in product(OVERVIEWS, metrics):
+        claim = Claim("", tuple(thesis_pairs(df, metric, variant)), metric)
+        found = judge(df, claim, variant, level).evidence
+        kinds = [sorted((FAMILIES[m] for m in pair), key=families.index)
+                 for pair in zip(found["first"], found["second"], strict=True)]
+        found.insert(0, "group", [f"among {a}" if a == b else f"{a} and {b}" for a, b in kinds])
+        found["verdict"] = np.select([found["p_holm"] >= level, found["difference"] > 0],
+                                     ["open", "confirmed"], "reversed")
+        parts.append(found.assign(variant=variant, metric=metric))
+    return pd.concat(parts, ignore_index=True)
+
+
+def told_apart(found: MeanRanks) -> set[frozenset[str]]:
+    """The pairs whose mean ranks differ by the critical difference or more."""
+    return {frozenset(pair) for pair in combinations(found.ranks.index, 2)
+            if abs(found.ranks[pair[0]] - found.ranks[pair[1]]) >= found.critical_difference}
 
 
 def kendall_tau(order: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -6,7 +6,6 @@ Everything here reads a table of `records.load_records` and returns a table or a
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from itertools import combinations
 from typing import NamedTuple
@@ -20,8 +19,7 @@ from nbrec.metrics import METRICS
 
 def metric_names(df: pd.DataFrame) -> list[str]:
     """The columns `hr@1`, `mrr@20`, ... of a table of records."""
-    kinds = "|".join(map(re.escape, METRICS))
-    return [c for c in df.columns if re.fullmatch(rf"({kinds})@\d+", c)]
+    return [c for c in df.columns if c.partition("@")[0] in METRICS and "@" in c]
 
 
 def described(df: pd.DataFrame) -> str:
@@ -85,28 +83,45 @@ def _pair(df: pd.DataFrame, a: str, b: str, variant: str) -> tuple[pd.DataFrame,
     return first, second
 
 
-def paired_test(
-    df: pd.DataFrame, a: str, b: str, metric: str = "ndcg@20", variant: str = "original"
-) -> Difference:
-    """Corrected resampled t-test of a difference between two models over the same folds.
+def fold_test(values: np.ndarray, ratio: float, margin: float = 0.0) -> Difference:
+    """Corrected resampled t-test of whether a mean over folds differs from a margin.
 
-    Nadeau and Bengio (2003), section 3: folds share training users, so the variance of the mean
-    difference is (1/k + n_test/n_train) s^2 instead of s^2/k, on k - 1 degrees of freedom.
+    Nadeau and Bengio (2003), section 3: folds share training users, so the variance of the mean is
+    (1/k + n_test/n_train) s^2 instead of s^2/k, on k - 1 degrees of freedom.
+
+    Args:
+        values: float (k,), one per fold, such as differences of two models.
+        ratio: n_test / n_train.
+        margin: what the p-value is of; the difference and its interval are those of the values.
+
+    Raises:
+        ValueError: if there are fewer than two folds.
+    """
+    k = len(values)
+    if k < 2:
+        raise ValueError(f"a test over folds needs two folds, there is {k}")
+    error = math.sqrt((1 / k + ratio) * np.var(values, ddof=1))
+    mean, half = float(np.mean(values)), stats.t.ppf(0.975, k - 1) * error
+    if error == 0:  # all folds agree exactly: certain, unless there is no difference at all
+        return Difference(mean, mean, mean, 1.0 if mean == margin else 0.0, k)
+    p_value = float(2 * stats.t.sf(abs(mean - margin) / error, k - 1))
+    return Difference(mean, float(mean - half), float(mean + half), p_value, k)
+
+
+def paired_test(
+    df: pd.DataFrame, a: str, b: str, metric: str = "ndcg@20", variant: str = "original",
+    margin: float = 0.0,
+) -> Difference:
+    """`fold_test` of the difference of two models over the same folds.
 
     Raises:
         ValueError: if fewer than two folds hold both models, or their splits differ.
     """
     first, second = _pair(df, a, b, variant)
-    d, k = (first[metric] - second[metric]).to_numpy(float), len(first)
-    if k < 2:
-        raise ValueError(f"a paired test of {a!r} and {b!r} needs two folds, there is {k}")
+    if len(first) < 2:
+        raise ValueError(f"a paired test of {a!r} and {b!r} needs two folds, there is {len(first)}")
     ratio = float((first["n_test"] / first["n_train"]).mean())
-    error = math.sqrt((1 / k + ratio) * d.var(ddof=1))
-    mean, half = float(d.mean()), stats.t.ppf(0.975, k - 1) * error
-    if error == 0:  # all folds agree exactly: certain, unless there is no difference at all
-        return Difference(mean, mean, mean, 1.0 if mean == 0 else 0.0, k)
-    p_value = float(2 * stats.t.sf(abs(mean) / error, k - 1))
-    return Difference(mean, float(mean - half), float(mean + half), p_value, k)
+    return fold_test((first[metric] - second[metric]).to_numpy(float), ratio, margin)
 
 
 def compare_all(

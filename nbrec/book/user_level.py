@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from nbrec.book.comparison import OVERVIEWS, THESIS_METRICS, corrected
-from nbrec.book.significance import bootstrap_difference, paired_ranks
+from nbrec.book.significance import bootstrap_difference, paired_ranks, summary
 from nbrec.metrics import per_user
 
 
@@ -88,6 +88,28 @@ def over_users(
             rows.append((variant, model, metric, *found, len(shared[model])))
     return pd.DataFrame(rows, columns=["variant", "model", "metric", "mean", "low", "high",
                                        "p_value", "n", "folds"])
+
+
+def beside_baseline(df: pd.DataFrame, baseline: str, metric: str = "ndcg@20",
+                    variant: str = "original") -> pd.DataFrame:
+    """A metric of each model with intervals of two kinds, and how far it is from a baseline's.
+
+    Args:
+        df: of `load_records`, one profile and dataset.
+        baseline: a model; without records of it the differences are NaN.
+
+    Returns:
+        model, folds, users, mean, low, high (over users), fold_low, fold_high (over folds), ahead,
+        ahead_low, ahead_high (over the users of the folds that both have); the best first.
+    """
+    plain = over_users(df, [metric], variant).set_index("model")
+    ahead = over_users(df, [metric], variant, against=baseline).set_index("model")
+    folds = summary(df[df["variant"] == variant], [metric]).set_index("model")
+    out = plain[["folds", "n", "mean", "low", "high"]].rename(columns={"n": "users"})
+    out = out.join(folds[["low", "high"]].add_prefix("fold_"))
+    ahead = ahead.rename(columns={"mean": "ahead", "low": "ahead_low", "high": "ahead_high"})
+    out = out.join(ahead[["ahead", "ahead_low", "ahead_high"]])
+    return out.sort_values("mean", ascending=False, kind="stable").reset_index()
 
 
 def truncation_effect(

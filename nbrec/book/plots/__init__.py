@@ -32,11 +32,19 @@ from nbrec.book.plots.results import (
     critical_difference,
     intervals,
     metric_intervals,
-    overview_table,
     pair_matrix,
-    pairs_table,
     rank_agreement,
     truncation_effect,
+)
+from nbrec.book.plots.runs import (
+    apart_table,
+    folds_table,
+    intervals_table,
+    overview_table,
+    runs_table,
+    shown,
+    tests_table,
+    truncation_table,
 )
 from nbrec.book.plots.style import (
     BLUE,
@@ -61,11 +69,24 @@ from nbrec.book.plots.tables import (
     beside_table,
     comparison_table,
     detailed_table,
+    interval,
     mean_sd,
+    p_value,
     results_table,
     sequences_table,
     show_plotly,
     signed,
     span,
     table,
+)
+from nbrec.book.plots.verdicts import (
+    choices_table,
+    claims_table,
+    counts,
+    evidence_table,
+    families_table,
+    order_table,
+    pairs_table,
+    reversed_table,
+    sweeps_table,
 )

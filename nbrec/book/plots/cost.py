@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator
 
+from nbrec.book import NoRecords
 from nbrec.book.plots.style import INK, MUTED, PAPER, WIDTH, metric_label, model_style
 
 
@@ -42,14 +43,14 @@ def accuracy_vs_time(
         variant: which sequences.
 
     Raises:
-        ValueError: no model has both.
+        NoRecords: no model has both.
     """
     chosen = summary[summary["variant"] == variant]
     wide = chosen[chosen["metric"].isin([metric, time])]
     mean = wide.pivot(index="model", columns="metric", values="mean").reindex(
         columns=[metric, time]).dropna()
     if mean.empty:
-        raise ValueError(f"no model has {metric!r} and {time!r} on variant {variant!r}; there are "
+        raise NoRecords(f"no model has {metric!r} and {time!r} on variant {variant!r}; there are "
                          f"{sorted(set(summary['metric']))} on {sorted(set(summary['variant']))}")
     ends = chosen[chosen["metric"] == metric].set_index("model")[["low", "high"]].clip(lower=0)
     mean["front"] = pareto_front(mean[time], mean[metric])

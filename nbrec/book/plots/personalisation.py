@@ -13,6 +13,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from nbrec.book import NoRecords
 from nbrec.book.plots.results import intervals
 from nbrec.book.plots.style import INK, WIDTH, metric_label, model_style
 
@@ -41,12 +42,12 @@ def popularity_density(
         columns: panels side by side.
 
     Raises:
-        ValueError: a model has no records of the variant.
+        NoRecords: a model has no records of the variant.
     """
     chosen = histograms[histograms["variant"] == variant]
     models = list(dict.fromkeys(chosen["model"])) if models is None else list(models)
     if missing := [m for m in models if m not in set(chosen["model"])]:
-        raise ValueError(f"no records of {missing} on variant {variant!r}; there are "
+        raise NoRecords(f"no records of {missing} on variant {variant!r}; there are "
                          f"{sorted(set(chosen['model']))}")
     floor = chosen.loc[chosen["popularity"] > 0, "popularity"].min() / 2  # 0 has no logarithm
     columns = min(columns, len(models))

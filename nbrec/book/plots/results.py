@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import product
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,6 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from nbrec.book import NoRecords
+from nbrec.book.orders import MeanRanks
 from nbrec.book.plots.style import (
     BLUE,
     INK,
@@ -24,17 +25,16 @@ from nbrec.book.plots.style import (
     model_label,
     model_style,
 )
-from nbrec.book.plots.tables import _dress, mean_sd, signed, table
 
 
 def metric_intervals(
     summary: pd.DataFrame, metric: str | Sequence[str] = "ndcg@20", variant: str = "original",
     thesis: pd.DataFrame | None = None,
 ) -> Figure:
-    """Mean of a metric over folds with its 95% interval, one row per model, best on top.
+    """Mean of a metric with its 95% interval, one row per model, best on top.
 
     Args:
-        summary: of `significance.summary`.
+        summary: of `significance.summary` or `user_level.over_users`.
         metric: one or several; each has a panel, all share the order of the first.
         variant: which sequences.
         thesis: of `comparison.compare_with_thesis`; its (corrected) values are hollow markers.
@@ -69,7 +69,7 @@ def metric_intervals(
     axes[0][0].set_yticks(range(len(order)), [model_style(m)[0] for m in order])
     for ax in axes[0]:
         ax.tick_params(axis="y", length=0)
-    n = chosen.loc[metrics[0], "n"]
+    n = chosen.loc[metrics[0], "folds" if "folds" in chosen else "n"]
     folds = f"{n.max()}" if n.min() == n.max() else f"{n.min()} to {n.max()}"
     handles = [plt.Line2D([], [], color=MUTED, marker="o", linewidth=2.2, markersize=7,
                           label=f"mean of {folds} folds, 95% interval")]
@@ -103,49 +103,29 @@ def intervals(ax: plt.Axes, lines: Mapping[str, np.ndarray], ticks: Sequence[str
     ax.grid(axis="x", visible=False)
 
 
-def pairs_table(
-    pairs: pd.DataFrame, metric: str = "ndcg@20", caption: str | None = None, level: float = 0.05,
-):
-    """How far models are apart, pair by pair, with 95% intervals and Holm's correction.
-
-    Args:
-        pairs: of `claims.judge`.
-        metric: what the differences are of.
-        caption: stands below the table, before the sentence on the tests.
-        level: of significance.
-    """
-    frame = pd.DataFrame({
-        metric_label(metric): [signed(d) for d in pairs["difference"]],
-        "95% interval": [f"{signed(low)} to {signed(high)}"
-                         for low, high in zip(pairs["low"], pairs["high"], strict=True)],
-        "p (Holm)": pairs["p_holm"].to_numpy(),
-        "significant": np.where(pairs["p_holm"] < level, "yes", "no"),
-        "over": [f"{n:,} {basis}" for n, basis in zip(pairs["n"], pairs["basis"], strict=True)]},
-        index=[f"{model_label(a)} minus {model_label(b)}"
-               for a, b in zip(pairs["first"], pairs["second"], strict=True)])
-    text = (f"Tests over folds are corrected t-tests, those over users bootstraps; p-values are "
-            f"corrected for all {len(pairs)} pairs (Holm), and significant is {level:.0%}.")
-    return table(frame, " ".join(([caption] if caption else []) + [text]), digits=3)
-
-
-def pair_matrix(pairs: pd.DataFrame, order: list[str], metric: str = "ndcg@20") -> Figure:
+def pair_matrix(pairs: pd.DataFrame, metric: str = "ndcg@20") -> Figure:
     """All pairs of models at once: how far the row's model is ahead of the column's.
 
     A dot marks pairs that are told apart; only the half with the better mean first is drawn.
 
     Args:
         pairs: of `significance.compare_all`.
-        order: models from the best to the worst.
         metric: what the differences are of.
+
+    Raises:
+        NoRecords: there is no pair.
     """
+    if pairs.empty:
+        raise NoRecords("no two models have two folds in common")
+    wins = pairs["better"].value_counts().sub(pairs["worse"].value_counts(), fill_value=0)
+    order = wins.sort_values(ascending=False, kind="stable").index.tolist()
     n = len(order)
     place = {model: i for i, model in enumerate(order)}
     ahead, sure = np.full((n, n), np.nan), []
     for r in pairs.itertuples():
-        if r.better in place and r.worse in place:
-            i, j = sorted((place[r.better], place[r.worse]))
-            ahead[i, j] = r.difference if place[r.better] == i else -r.difference
-            sure += [(j, i)] if r.told_apart else []
+        i, j = sorted((place[r.better], place[r.worse]))
+        ahead[i, j] = r.difference if place[r.better] == i else -r.difference
+        sure += [(j, i)] if r.told_apart else []
     size = 0.32 * n + 1.8
     fig, ax = plt.subplots(figsize=(min(size + 0.6, 9.5), min(size, 8.2)))
     top = np.nanmax(np.abs(ahead), initial=1e-9)
@@ -160,18 +140,16 @@ def pair_matrix(pairs: pd.DataFrame, order: list[str], metric: str = "ndcg@20") 
     return fig
 
 
-def critical_difference(
-    ranks: pd.Series, width: float, groups: Sequence[Sequence[str]], metric: str = "ndcg@20"
-) -> Figure:
+def critical_difference(found: MeanRanks, metric: str = "ndcg@20") -> Figure:
     """Mean ranks on an axis, the best on the left; a bar joins models not told apart.
 
     Demsar (2006), Figure 1.
 
     Args:
-        ranks, width, groups: `ranks`, `critical_difference` and `groups` of
-            `orders.mean_ranks`.
+        found: of `orders.mean_ranks`.
         metric: what the ranks are by.
     """
+    ranks, width, groups = found.ranks, found.critical_difference, found.groups
     ranks = ranks.sort_values(kind="stable")
     k, half = len(ranks), math.ceil(len(ranks) / 2)
     step, first = 0.42, 0.55 + 0.22 * len(groups)  # of the label lines, in units of the y axis
@@ -218,7 +196,7 @@ def rank_agreement(agreement: Mapping[str, pd.DataFrame]) -> Figure:
     variants = list(dict.fromkeys(v for df in agreement.values() for v in df["variant"]))
     metrics = list(dict.fromkeys(m for df in agreement.values() for m in df["metric"]))
     if not variants:
-        raise ValueError("no run has three models of the thesis: there is no order to compare")
+        raise NoRecords("no run has three models of the thesis: there is no order to compare")
     fig, axes = plt.subplots(1, len(variants), sharey=True, squeeze=False,
                              figsize=(WIDTH, 0.42 * len(metrics) + 1.3))
     looks = [(BLUE, "o"), (VERMILION, "s"), (INK, "D")]
@@ -252,7 +230,7 @@ def truncation_effect(effect: pd.DataFrame, metric: str = "hr@20") -> Figure:
     """
     rows = effect[effect["metric"] == metric].sort_values("difference", ascending=False)
     if rows.empty:
-        raise ValueError(f"no model has {metric!r} on both kinds of sequences")
+        raise NoRecords(f"no model has {metric!r} on both kinds of sequences")
     fig, (left, right) = plt.subplots(1, 2, sharey=True, figsize=(WIDTH, 0.36 * len(rows) + 1.35),
                                       width_ratios=(3, 2))
     for place, row in enumerate(rows.to_dict("records")):
@@ -284,52 +262,3 @@ def truncation_effect(effect: pd.DataFrame, metric: str = "hr@20") -> Figure:
                           label="thesis")]
     fig.legend(handles=handles, loc="outside upper right", ncols=3)
     return fig
-
-
-def overview_table(
-    beside: pd.DataFrame, folds: Mapping[str, Mapping[str, int]], metrics: Sequence[str],
-    caption: str | None = None,
-):
-    """A table like the thesis's 5.1 and 5.2: for each model the thesis and each run, one per row.
-
-    The best of each source is in bold, stars apart. An asterisk marks a printed number known to be
-    wrong, which stays out of that; what is right comes after the caption.
-
-    Args:
-        beside: of `comparison.beside_thesis`, table "5.1" or "5.2".
-        folds: label of a run -> model -> how many folds it has.
-        metrics: columns.
-        caption: stands below the table.
-    """
-    chosen = beside[beside["metric"].isin(metrics)
-                    & ~beside["source"].str.startswith("difference")]
-    sources = ["thesis", *folds]
-    index = pd.MultiIndex.from_tuples(
-        [(m, s) for m in dict.fromkeys(chosen["model"]) for s in sources
-         if ((chosen["model"] == m) & (chosen["source"] == s)).any()])
-    frame = pd.DataFrame("–", index=index, columns=list(metrics))
-    bold = pd.DataFrame("", index=index, columns=list(metrics))
-    for metric, source in product(metrics, sources):
-        rows = chosen[(chosen["metric"] == metric) & (chosen["source"] == source)]
-        right = rows.loc[rows["note"] == "", "value"]
-        best = right.min() if metric == "seconds" else right.max()
-        for r in rows.itertuples():
-            frame.loc[(r.model, source), metric] = _cell(metric, source, r.value, r.sd) + (
-                "*" if r.note else "")
-            if r.value == best and not r.note and metric != "stars":  # most have three of them
-                bold.loc[(r.model, source), metric] = "font-weight: bold"
-    frame["folds"] = [f"{folds[s][m]}" if s in folds else "10" for m, s in index]
-    bold["folds"] = ""
-    names = dict(zip(metrics, map(metric_label, metrics), strict=True), seconds="seconds",
-                 stars="stars")
-    shown = pd.MultiIndex.from_tuples([(model_label(m), s) for m, s in index])
-    frame, bold = (df.set_axis(shown).rename(columns=names) for df in (frame, bold))
-    notes = [f"* {note}." for note in chosen["note"].unique() if note]
-    styler = frame.style.apply(lambda _: bold, axis=None).set_properties(**{"text-align": "right"})
-    return _dress(styler, " ".join([*([caption] if caption else []), *notes]) or None, small=True)
-
-
-def _cell(metric: str, source: str, value: float, sd: float) -> str:
-    if metric == "stars":
-        return "★" * int(value) if source == "thesis" else mean_sd(value, sd, digits=1)
-    return mean_sd(value, sd, digits=4 if "@" in metric else None)

@@ -71,6 +71,8 @@ METRIC_LABELS = {
     "gini": "Gini coefficient",
     "stars": "stars of personalisation",
     "best_epoch": "best epoch",
+    "steady": "seconds at a steady pace",
+    "log_seconds": "decades of seconds",
 }
 
 

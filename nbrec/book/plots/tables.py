@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 from nbrec.book.plots.style import metric_label, model_label, model_style
 from nbrec.sequences import Sequences
@@ -79,6 +80,19 @@ def signed(value: float, digits: int = 4) -> str:
     return f"{value:+.{digits}f}".replace("-", "\u2212")
 
 
+def interval(value: float, low: float, high: float, digits: int = 3) -> str:
+    """A difference with its interval: "+0.012 (+0.001 to +0.023)"; without one it stands alone."""
+    if not math.isfinite(value):
+        return "–"
+    ends = f" ({signed(low, digits)} to {signed(high, digits)})" if math.isfinite(low) else ""
+    return signed(value, digits) + ends
+
+
+def p_value(p: float) -> str:
+    """ "0.012", "< 0.001"; a dash for what was not tested."""
+    return "–" if math.isnan(p) else f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
 def span(values: Iterable[float]) -> str:
     """ "10", or "3 to 10" where not all are alike."""
     low, high = min(values), max(values)
@@ -89,7 +103,7 @@ def table(
     df: pd.DataFrame, caption: str | None = None, percent: Iterable[str] = (), digits: int = 4,
     best: Mapping[str, str] | None = None, index: bool = True, small: bool = False,
     sortable: bool = False,
-):
+) -> Styler:
     """A table as the book shows it.
 
     Args:
@@ -107,8 +121,8 @@ def table(
     """
     percent = set(percent)
 
-    def show(column):
-        def text(value):
+    def show(column: str) -> Callable[[Any], str]:
+        def text(value: Any) -> str:
             if isinstance(value, str):
                 return value
             if value is None or pd.isna(value):
@@ -130,7 +144,8 @@ def table(
     return _dress(styler if index else styler.hide(axis="index"), caption, small, sortable)
 
 
-def _dress(styler, caption: str | None, small: bool = False, sortable: bool = False):
+def _dress(styler: Styler, caption: str | None, small: bool = False, sortable: bool = False
+           ) -> Styler:
     classes = "dataframe nbrec-table" + " nbrec-sortable" * sortable  # see book/assets/tables.js
     styler = styler.set_table_attributes(f'class="{classes}"')
     styler = styler.set_table_styles([
@@ -163,7 +178,7 @@ def results_table(
     summary: pd.DataFrame, metrics: Sequence[str] = ("hr@1", "hr@20", "hr@300", "ndcg@20"),
     variant: str = "original", caption: str | None = None, sort: str | None = None,
     small: bool = False, sortable: bool = False,
-):
+) -> Styler:
     """Mean ± standard deviation over folds, one row per model, the best of each column in bold.
 
     Args:
@@ -199,7 +214,7 @@ def _smaller_is_better(metric: str) -> bool:
 def comparison_table(
     comparison: pd.DataFrame, metrics: Sequence[str] = ("hr@20", "ndcg@20"),
     caption: str | None = None,
-):
+) -> Styler:
     """Thesis | this run | difference for a few metrics; notes on wrong printed numbers below.
 
     Args:
@@ -256,7 +271,7 @@ def beside_table(beside: pd.DataFrame, metrics: Sequence[str], caption: str | No
 
 def detailed_table(
     printed: pd.DataFrame, beside: pd.DataFrame, runs: Sequence[str], caption: str | None = None,
-):
+) -> Styler:
     """A table of the thesis's appendix beside runs: a row for each metric, and one for the time.
 
     Args:
@@ -269,13 +284,13 @@ def detailed_table(
     index = pd.MultiIndex.from_arrays([printed["sequences"], names])
     known = beside.set_index(["source", "variant", "metric"])[["value", "sd"]]
 
-    def cells(source, show):
+    def cells(source: str, show: Callable[[float, float, str], str]) -> list[str]:
         chosen = [known.loc[(source, *row)] if (source, *row) in known.index else None
                   for row in index]
         return ["–" if c is None else show(c["value"], c["sd"], metric)
                 for c, metric in zip(chosen, names, strict=True)]
 
-    def mean(value, sd, metric):
+    def mean(value: float, sd: float, metric: str) -> str:
         return mean_sd(value, sd, digits=4 if "@" in metric else None)
 
     columns = {("thesis", "mean ± sd"): [
