@@ -63,7 +63,7 @@ st.write("A model puts every film somewhere. Films that it takes for alike lie i
          "read what a film is about, graph models see who watched it, sequence models learn what "
          "follows what.")
 about, count = st.columns([3, 1])
-spaces = [name for name in shared.models() if name not in recommenders.CLASSICAL]
+spaces = [name for name in shared.models() if name not in recommenders.names("classical")]
 name = about.selectbox("Vectors of", spaces, format_func=shared.label, key="space",
                        index=spaces.index("minibert") if "minibert" in spaces else 0,
                        persist_state="session")

@@ -94,7 +94,8 @@ hide_seen = hide.toggle("Hide seen films", True, key="hide", persist_state="sess
 chosen = shared.model_or_stop(name)
 usual = profiles.get_profile(chosen.settings["profile"]).sequences
 floor = usual.min_rating or 0.5  # stars
-made = (f"Trained on {len(chosen.fold.train):,} users." if name not in recommenders.CONTENT else
+made = (f"Trained on {len(chosen.fold.train):,} users."
+        if name not in recommenders.names("content") else
         "Reads titles, genres and tags, and learns nothing from users.")
 st.caption(f"{made} Films in the catalogue: {len(chosen.catalogue):,}. HR@20 on "
            f"{len(chosen.fold.test):,} test users: {chosen.metrics['hr@20']:.3f}.")

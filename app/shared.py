@@ -79,8 +79,8 @@ def models() -> list[str]:
 
 
 def _hybrids() -> list[str]:
-    return [f"{backbone}+{context}" for backbone in ("transformer", "mamba", "xlstm")
-            for context in (*recommenders.CONTENT, *recommenders.GRAPHS) if context != "tfidf"]
+    return [f"{backbone}+{context}" for backbone in recommenders.names("sequence")
+            for context in recommenders.names("content", "graph") if context != "tfidf"]
 
 
 def label(name: str) -> str:

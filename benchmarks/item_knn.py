@@ -15,8 +15,8 @@ import numpy as np
 from transformer import ITEMS, synthetic_sequences
 
 from nbrec.book.growth import peak_megabytes
-from nbrec.models.baselines import history_matrix, interactions
 from nbrec.models.item_knn import ItemKNN
+from nbrec.models.sparse import history_matrix, interactions
 
 USERS, TEST_USERS, ROUNDS = 12_839, 1_284, 5
 

@@ -149,6 +149,29 @@ def histories(histories: Sequence[Any], n_items: int, empty: bool = False
     return items.astype(np.int32, copy=False), offsets
 
 
+def movie_ids(movies: Iterable[int], catalogue: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """MovieIds as catalogue indices, int64 (L,) in the same order; and those that are not in the
+    catalogue, int64.
+
+    Args:
+        movies: movieIds.
+        catalogue: int64 (V,), the movieId of each index, ascending.
+
+    Raises:
+        ValueError: it is no list, or a movieId is no whole number, or out of range.
+    """
+    listed = isinstance(movies, Iterable) and not isinstance(movies, str | bytes)
+    if not listed or isinstance(movies, np.ndarray) and movies.ndim != 1:
+        raise ValueError(f"movies={movies!r}: expected a list of movieIds; of a single one make "
+                         "[movieId]")
+    listing = list(movies)
+    for place, movie in enumerate(listing):
+        whole(f"movies[{place}]", movie, high=2**63 - 1)
+    ids = np.array(listing, np.int64)
+    known = np.isin(ids, catalogue)
+    return np.searchsorted(catalogue, ids[known]), ids[~known]
+
+
 def repeated_pair(users: np.ndarray, movies: np.ndarray) -> tuple[int, int] | None:
     """The first two rows of a pair of user and movie that stands in more than one, or None.
 

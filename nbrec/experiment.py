@@ -10,28 +10,22 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import time
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from nbrec import checks, files, metrics, paths, recommenders, records
+from nbrec import checks, files, paths, recommenders, records
 from nbrec.data import movielens, text
 from nbrec.data.movielens import MovieLens
-from nbrec.evaluate import Evaluation, evaluate
 from nbrec.preprocessing import SequenceSettings, build_sequences
 from nbrec.profiles import PROFILES, Profile, get_profile
-from nbrec.sequences import Fold, Sequences, k_folds, leave_one_out, split_hash
-from nbrec.train import CheckpointError
+from nbrec.sequences import Fold, Sequences, k_folds, leave_one_out
+from nbrec.tasks import Task, make_task, shared_facts, valid_row
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +57,9 @@ def make_documents(data: MovieLens) -> pd.Series:
         ValueError: the data have no table of movies.
     """
     if data.movies is None:
+        reading = [name for name, model in recommenders.MODELS.items() if model.reads]
         raise ValueError(f"{data.name} has no table of movies, so there is nothing to read: leave "
-                         f"out {', '.join(recommenders.CONTENT)} and what is joined with them")
+                         f"out {', '.join(reading)} and what is joined with them")
     path = text.find_metadata()
     return text.documents(data.movies, text.read_metadata(path) if path else None, data.tags)
 
@@ -74,129 +69,6 @@ def make_folds(profile: Profile, sequences: Sequences) -> list[Fold]:
     if profile.leave_one_out:
         return leave_one_out(len(sequences), profile.n_folds)
     return k_folds(len(sequences), profile.n_folds, profile.seed)
-
-
-def seed_of(profile: Profile, fold: int) -> int:
-    """The seed of every training run on a fold; it never depends on the order of the runs."""
-    return 1000 * profile.seed + fold
-
-
-@dataclass(frozen=True)
-class Task:
-    """One run that is still to be done: a model on a fold, and where its record goes."""
-
-    model: Any  # not fitted yet; whoever runs many tasks lets go of each one that is done
-    facts: dict[str, Any]  # the beginning of the record
-    path: Path
-    checkpoint: Path
-    context_checkpoints: dict[str, Path] = field(default_factory=dict)
-    train_share: float = 1.0  # of the training users
-
-    def __call__(
-        self, sequences: Sequences, fold: Fold, threads: int | None, progress: bool
-    ) -> dict:
-        """Fit, score, write the record, and return its flat row."""
-        if threads:
-            torch.set_num_threads(threads)
-        train, validation, test = fold.parts(sequences)
-        if self.train_share < 1:  # a smaller share is part of every larger one
-            order = np.random.default_rng(self.facts["settings"]["folds"]["seed"]).permutation(
-                len(train))
-            train = train.select(np.sort(order[: max(1, round(self.train_share * len(train)))]))
-        began = time.perf_counter()
-        self._fit(train, validation, test.histories(), progress)
-        seconds = {"fit": time.perf_counter() - began}
-        history = getattr(self.model, "history", None)
-        if history is not None:  # epochs from before an interruption count as well, contexts apart
-            seconds["fit"] = sum(history.seconds)
-        if contexts := getattr(self.model, "context_seconds", None):
-            seconds["context"] = sum(contexts.values())
-        chosen = self.facts["settings"]["evaluation"]
-        asked = validation if chosen.get("part") == "validation" else test
-        asked = asked.prefixes(chosen.get("n_targets", 1))
-        result = evaluate(self.model, asked, chosen["mask_seen"], chosen["top_k"])
-        record = self.facts | {
-            "data": self.facts["data"]
-            | {"n_train": len(train), "n_validation": len(validation), "n_test": len(asked)},
-            "seconds": {k: round(v, 4) for k, v in (seconds | {"score": result.seconds}).items()},
-            "history": None if history is None else _rounded_history(asdict(history)),
-            "provenance": records.provenance(device_of(self.model)),
-            **measures(result, train, asked),
-        }
-        records.write_record(record, self.path)
-        self.tidy()
-        return records.flatten(record, self.path)
-
-    def tidy(self) -> None:
-        """Remove the checkpoint, old ones of other settings, and what killed processes have left;
-        nothing that another process may be at work on."""
-        folder, path = self.path.parent, self.path
-        if not self.is_context:
-            self.checkpoint.unlink(missing_ok=True)
-        left = [p for p in folder.glob(f"{path.stem}.*.safetensors")
-                if p != self.checkpoint and files.old(p)]
-        left += [p for p in folder.glob(f".{path.stem}.*.tmp") if files.abandoned(p)]
-        for leftover in left:
-            leftover.unlink(missing_ok=True)
-
-    @property
-    def is_context(self) -> bool:
-        """Whether hybrids use the trained model, so that its last checkpoint is kept."""
-        return isinstance(self.model, recommenders.GraphRecommender)
-
-    def _fit(self, train: Sequences, validation: Sequences, others: list, progress: bool) -> None:
-        if not hasattr(self.model, "train_settings"):
-            self.model.fit(train, validation)
-            return
-        options = {"checkpoint": self.checkpoint, "progress": progress, "others": others}
-        if self.context_checkpoints:
-            options["context_checkpoints"] = self.context_checkpoints
-        for left in range(len(self.context_checkpoints), -1, -1):  # each may be of no use
-            try:
-                self.model.fit(train, validation, **options)
-                return
-            except CheckpointError as error:
-                warnings.warn(f"{error}\nTraining starts again from the first epoch.",
-                              stacklevel=2)
-                error.path.unlink(missing_ok=True)
-                if not left:
-                    self.model.fit(train, validation, **options)
-
-
-def measures(result: Evaluation, train: Sequences, test: Sequences) -> dict[str, Any]:
-    """What a record keeps of an evaluation: metrics, ranks, popularity of items."""
-    popularity = metrics.popularity(train)
-    ranks, recommended = result.ranks, result.recommended
-    personal = metrics.personalisation(popularity, recommended, test.items, 500 / len(train))
-    return {
-        "metrics": {name: round(metrics.mean(name, ranks), 6) for name in metrics.names()},
-        "personalisation": {k: round(v, 5) for k, v in personal.items()},
-        "users": test.users.tolist(),
-        "ranks": ranks.tolist(),
-        "ranks_with_seen": result.ranks_with_seen.tolist(),
-        "history_lengths": (test.lengths - 1).tolist(),
-        "target_gaps": records.significant(test.target_gaps(), 12),
-        "target_popularity": records.significant(popularity[test.targets()], 3),
-        "popularity": {
-            "recommended": records.popularity_histogram(popularity[recommended.ravel()]),
-            "behaviour": records.popularity_histogram(popularity[test.items]),
-        },
-    }
-
-
-def device_of(model: Any) -> str:
-    """Where a fitted model's numbers were computed: "cuda" or "cpu"."""
-    network = getattr(model, "model", None)
-    if not isinstance(network, torch.nn.Module):
-        return "cpu"
-    return next(network.parameters()).device.type
-
-
-def _rounded_history(history: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: records.significant(value, 6) if isinstance(value, list) else value
-        for name, value in history.items()
-    }
 
 
 def run(
@@ -245,19 +117,20 @@ def run(
     if not models:
         raise ValueError("none of the models that were asked for can be used here; the warnings "
                          "above say why")
-    made = {part for m in models for part in (parts(profile, m).base, *parts(profile, m).contexts)}
-    documents = make_documents(data) if made & set(recommenders.CONTENT) else None
+    reads = any(part.reads for m in models
+                for part in recommenders.models_in(profile.chosen(m).name))
+    documents = make_documents(data) if reads else None
     rows: dict[Path, dict] = {}
     jobs = []
     for variant in variants:
         settings = sequence_settings(profile, data, variant)
         sequences = build_sequences(data.ratings, settings)
         split = make_folds(profile, sequences)
-        shared = _shared_facts(profile, data, variant, settings, sequences, split)
+        shared = shared_facts(profile, data, variant, settings, sequences, split)
         for fold in folds:  # all models of a fold, then the next: a stopped run compares them all
             for model in models:
-                task = _task(profile, shared, model, fold, folder, documents)
-                rows[task.path] = _valid_row(task)
+                task = make_task(profile, shared, model, fold, folder, documents)
+                rows[task.path] = valid_row(task)
                 if not rows[task.path]:
                     jobs.append((task, sequences, split[fold]))
     bar = tqdm(total=len(jobs), disable=not (progress and jobs), desc="runs", unit="run")
@@ -305,7 +178,8 @@ def beside_reference(
     return both
 
 
-def _chosen(what: str, asked: Iterable | None, known: Iterable, profile: Profile, default=None):
+def _chosen(what: str, asked: Iterable | None, known: Iterable, profile: Profile,
+            default: Iterable | None = None) -> list:
     known = list(known)
     if asked is None:
         return known if default is None else list(default)
@@ -326,112 +200,9 @@ def _usable(profile: Profile, models: Iterable[str]) -> list[str]:
     return [m for m, reason in reasons.items() if not reason]
 
 
-def _shared_facts(
-    profile: Profile, data: MovieLens, variant: str, settings: SequenceSettings,
-    sequences: Sequences, split: list[Fold],
-) -> dict[str, Any]:
-    """What all records of a variant have in common."""
-    return {
-        "schema": records.SCHEMA,
-        "profile": profile.name,
-        "dataset": data.name,
-        "variant": variant,
-        "settings": {
-            "sequences": settings.described(),
-            "folds": {"n_folds": profile.n_folds, "seed": profile.seed}
-            | ({"leave_one_out": True} if profile.leave_one_out else {}),
-            "evaluation": {
-                "mask_seen": profile.mask_seen,
-                "top_k": profile.top_k,
-                "ties": "pessimistic",
-                "ks": list(metrics.KS),
-            } | ({"part": "validation"} if profile.on_validation else {})
-            | ({"n_targets": profile.n_targets} if profile.n_targets > 1 else {}),
-        },
-        "data": {
-            "ratings_sha256": data.sha256,
-            "sequences_digest": sequences.digest(),
-            "split_hash": split_hash(sequences, split),
-            "n_items": sequences.n_items,
-            "funnel": [step._asdict() for step in sequences.funnel],
-        },
-    }
-
-
-def parts(profile: Profile, label: str) -> recommenders.Parts:
-    """What the model with this label is made of."""
-    return recommenders.parse(profile.chosen(label).name)
-
-
-def _task(
-    profile: Profile, shared: Mapping[str, Any], label: str, fold: int, folder: str | Path | None,
-    documents: pd.Series | None,
-) -> Task:
-    chosen = profile.chosen(label)
-    name, settings, share = chosen.name, chosen.settings, chosen.train_share
-    made = parts(profile, label)
-    seed = seed_of(profile, fold)
-    if made.base not in (*recommenders.CLASSICAL, *recommenders.CONTENT):
-        settings["seed"] = seed
-    own = chosen.contexts
-    if not isinstance(own, Mapping) or not set(own) <= set(made.contexts):
-        raise ValueError(f"{label}: contexts={own!r}: expected labels for some of "
-                         f"{', '.join(made.contexts) or 'none, it has no contexts'}")
-    labels = {c: c for c in made.contexts} | dict(own)
-    if unset := [c for c in labels.values() if c not in profile.models]:
-        raise ValueError(f"profile {profile.name!r} has no settings for {unset}, of which {label} "
-                         "is made; expected them among its models")
-    if wrong := [label for c, label in labels.items()
-                 if parts(profile, label) != recommenders.Parts(c)]:
-        raise ValueError(f"profile {profile.name!r}: {label} takes {wrong[0]!r} for a context that "
-                         "is of another kind: expected a label of that very model")
-    tasks = {c: _task(profile, shared, labels[c], fold, folder, documents) for c in labels}
-    model = recommenders.create(name, documents, {c: t.model for c, t in tasks.items()}, **settings)
-    facts = dict(shared) | {
-        "model": label,
-        "fold": fold,
-        "seed": seed,
-        "settings": shared["settings"] | {"model": {"name": name} | _resolved(model)
-                                          | ({"train_share": share} if share < 1 else {})},
-    }
-    # Everything but the numbers that follow from the rest, and the names that only label it.
-    facts["key"] = records.record_key(
-        {k: facts[k] for k in ("dataset", "settings", "fold", "seed")}
-        | {k: facts["data"][k] for k in ("ratings_sha256", "sequences_digest", "split_hash")}
-    )
-    path = records.record_path(
-        profile.name, facts["dataset"], label, facts["variant"], fold, folder
-    )
-    # The key in the name keeps a training run of other settings from being continued.
-    checkpoints = {c: t.checkpoint for c, t in tasks.items() if t.is_context}
-    return Task(model, facts, path, path.with_suffix(f".{facts['key'][:12]}.safetensors"),
-                checkpoints, share)
-
-
-def _resolved(model: Any) -> dict[str, Any]:
-    """All settings of a model that is not fitted yet, defaults included."""
-    return model.describe() if hasattr(model, "describe") else dict(vars(model))
-
-
-def _valid_row(task: Task) -> dict[str, Any]:
-    """The row of a task's record; empty if the task has to be run."""
-    if not task.path.exists():
-        return {}
-    try:
-        record = records.read_record(task.path)
-        row = records.flatten(record, task.path)
-    except ValueError as error:
-        warnings.warn(f"{error} (this is done now)", stacklevel=3)
-        return {}
-    if record["key"] != task.facts["key"]:
-        return {}
-    task.tidy()  # the process may have died between writing the record and doing this
-    return row
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m nbrec.experiment", description=run.__doc__.splitlines()[0]
+        prog="python -m nbrec.experiment", description=(run.__doc__ or "").splitlines()[0]
     )
     parser.add_argument(
         "--profile", choices=list(PROFILES), help="default: $NBREC_PROFILE or sample"

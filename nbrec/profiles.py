@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nbrec import checks, tuning
+from nbrec import checks, recommenders, tuning
 from nbrec.preprocessing import SequenceSettings
+from nbrec.recommenders import MODELS, Parts
 
 VARIANTS = {"original": 0, "truncated": 20}  # items cut off at the left (thesis section 2.2)
 
@@ -21,28 +22,33 @@ class Chosen:
     Args:
         name: of the model, for ``recommenders.create``.
         settings: of the model and its training.
-        contexts: context -> label of the profile that it takes its settings from, where that is
-            not the context's own name.
+        contexts: context -> label of the profile that it takes its settings from.
         train_share: of the training users.
+        parts: what the name is made of.
     """
 
     name: str
     settings: dict[str, Any]
     contexts: Mapping[str, str]
-    train_share: float = 1.0
+    train_share: float
+    parts: Parts
 
     @classmethod
     def read(cls, label: str, settings: Mapping[str, Any]) -> Chosen:
         """What a profile says of a label.
 
         Raises:
-            ValueError: the train_share is no share.
+            ValueError: the name is not that of a model, the train_share is no share, or a context
+                has a label that the model does not have.
         """
         own = dict(settings)
-        chosen = cls(own.pop("model", label), own, own.pop("contexts", {}),
-                     own.pop("train_share", 1.0))
-        checks.number("train_share", chosen.train_share, above=0, high=1)
-        return chosen
+        name, contexts = own.pop("model", label), own.pop("contexts", {})
+        share, parts = own.pop("train_share", 1.0), recommenders.parse(name)
+        checks.number("train_share", share, above=0, high=1)
+        if not isinstance(contexts, Mapping) or not set(contexts) <= set(parts.contexts):
+            raise ValueError(f"{label}: contexts={contexts!r}: expected labels for some of "
+                             f"{', '.join(parts.contexts) or 'none, it has no contexts'}")
+        return cls(name, own, {c: c for c in parts.contexts} | dict(contexts), share, parts)
 
 
 @dataclass(frozen=True)
@@ -132,74 +138,80 @@ class Profile:
                              f"{', '.join(self.models)}")
         return Chosen.read(label, self.models[label])
 
+    def seed_of(self, fold: int) -> int:
+        """The seed of every training run on a fold; it never depends on the order of the runs."""
+        return 1000 * self.seed + fold
+
     @property
     def folds_text(self) -> str:
         """ "3 of 10 folds", to be said beside every number."""
         return f"{len(self.folds_run)} of {self.n_folds} folds"
 
 
-def _models(ease_l2: float, rank: int, d_model: int, n_heads: int, input_dropout: float = 0.0,
-            **train: Any) -> dict[str, dict[str, Any]]:
-    """Every model at one size: two layers, inner widths as in the thesis's Tables 3.1 to 3.6."""
-    shared = {"d_model": d_model, "n_layers": 2, "dropout": 0.1, "patience": 5,
-              "min_improvement": 0.01, **train}
-    recurrent = {"expand": 2, "input_dropout": input_dropout, **shared}
-    backbones = {
-        "transformer": {"n_heads": n_heads, "d_ff": 4 * d_model, **shared},
-        "mamba": {"d_state": 16, "d_conv": 8, **recurrent},
-        "xlstm": {"n_heads": 8, **recurrent},
-    }
-    contexts = ("tfidf", "minibert", "modernbert", "gcn", "lightgcn", "gat")
-    return {
-        "popularity": {},
-        "markov": {},
-        "ease": {"l2": ease_l2},
-        "item-knn": {},
-        "user-knn": {"neighbours": 50},
-        "svd": {"rank": rank},
-        **backbones,
-        **{context: {} for context in contexts},
-        **{f"{backbone}+{context}": settings for backbone, settings in backbones.items()
-           for context in contexts},
-        # As the thesis has it (section 3.6.4), and without its leak.
-        **{f"{backbone}+gat+gat-user{form}": backbones[backbone]
-           for backbone in ("transformer", "xlstm") for form in ("-literal", "")},
-        # A graph that knows the training users alone.
-        "gat-inductive": {"model": "gat", "inductive": True},
-        "xlstm+gat-inductive": backbones["xlstm"] | {"model": "xlstm+gat",
-                                                     "contexts": {"gat": "gat-inductive"}},
-    }
+class Registered(Mapping[str, dict[str, Any]]):
+    """The models that have settings for a profile in ``recommenders.MODELS``, as they are now, and
+    all hybrids of them.
+
+    Args:
+        profile: the name in ``recommenders.Model.defaults``.
+    """
+
+    def __init__(self, profile: str):
+        self.profile = profile
+
+    def _now(self) -> dict[str, dict[str, Any]]:
+        own = {name: dict(model.defaults[self.profile]) for name, model in MODELS.items()
+               if self.profile in model.defaults}
+        backbones = [name for name in recommenders.names("sequence") if name in own]
+        contexts = [name for name in recommenders.names(*recommenders.CONTEXTS) if name in own]
+        return {
+            **own,
+            **{f"{backbone}+{context}": own[backbone] for backbone in backbones
+               for context in contexts},
+            # As the thesis has it (section 3.6.4), and without its leak.
+            **{f"{backbone}+gat+gat-user{form}": own[backbone]
+               for backbone in ("transformer", "xlstm") for form in ("-literal", "")},
+            # A graph that knows the training users alone.
+            "gat-inductive": {"model": "gat", "inductive": True},
+            "xlstm+gat-inductive": {**own["xlstm"], "model": "xlstm+gat",
+                                    "contexts": {"gat": "gat-inductive"}},
+        }
+
+    def __getitem__(self, label: str) -> dict[str, Any]:
+        return self._now()[label]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._now())
+
+    def __len__(self) -> int:
+        return len(self._now())
 
 
-# `input_dropout`, the EASE penalty, neighbours and rank were chosen on a validation part of an
-# older copy of MovieLens 1M.
 PROFILES = {
     # A few hundred users: enough to see everything work, too few to rank close models.
     "sample": Profile(
         name="sample",
         dataset="ml-latest-small",
         folds_run=(0, 1, 2),
-        models=_models(ease_l2=30.0, rank=20, d_model=64, n_heads=2, input_dropout=0.2,
-                       learning_rate=1e-3, batch_size=32, max_epochs=60),
+        models=Registered("sample"),
     ),
     "laptop": Profile(
         name="laptop",
         dataset="ml-1m",
-        models=_models(ease_l2=250.0, rank=50, d_model=128, n_heads=4, input_dropout=0.2,
-                       learning_rate=1e-3, batch_size=128, max_epochs=60),
+        models=Registered("laptop"),
     ),
     # The thesis's own settings (sections 2.2, 3.2 to 3.4 and 4.1).
     "full": Profile(
         name="full",
         dataset="ml-latest",
         sequences=SequenceSettings(random_sample=0.3),
-        models=_models(ease_l2=250.0, rank=50, d_model=512, n_heads=8, learning_rate=1e-4,
-                       batch_size=128, max_epochs=200),
+        models=Registered("full"),
     ),
 }
 
 
-def _grid(models: Mapping[str, Mapping[str, Any]], **tried: Mapping[str, tuple]) -> dict:
+def _grid(models: Mapping[str, Mapping[str, Any]], **tried: Mapping[str, tuple]
+          ) -> dict[str, dict[str, Any]]:
     """Each model as it is, and once for every other value of each of its settings alone."""
     grid = {model: dict(models[model]) for model in tried}
     for model, settings in tried.items():
@@ -212,7 +224,7 @@ def _grid(models: Mapping[str, Mapping[str, Any]], **tried: Mapping[str, tuple])
     return grid
 
 
-_LAPTOP = PROFILES["laptop"].models
+_LAPTOP: Mapping[str, Any] = PROFILES["laptop"].models
 
 # How the settings were chosen: on the validation part of fold 0. Parts rotate, so its users are the
 # test users of fold 1; chapter 13 shows what leaving that fold out changes.

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from nbrec.models.baselines import EASE, MarkovChain, Popularity, history_matrix, interactions
+from nbrec.models.baselines import EASE, MarkovChain, Popularity
 from nbrec.models.item_knn import ItemKNN
+from nbrec.models.sparse import history_matrix, interactions
 from nbrec.models.svd import SVD
 from nbrec.models.user_knn import UserKNN
 from nbrec.sequences import Sequences

@@ -13,8 +13,8 @@ from nbrec.book import growth, ties
 from nbrec.data.movielens import MovieLens
 from nbrec.evaluate import evaluate, top_items
 from nbrec.metrics import personalisation, popularity, target_ranks
-from nbrec.models.baselines import history_matrix
 from nbrec.models.graph import Graph
+from nbrec.models.sparse import history_matrix
 from nbrec.play import bundle
 from nbrec.profiles import Profile
 from nbrec.sequences import Sequences

@@ -12,7 +12,7 @@ from nbrec import losses
 from nbrec.book import budget
 from nbrec.book.budget import Size
 from nbrec.models.fusion import EarlyFusion
-from nbrec.recommenders import NEURAL
+from nbrec.recommenders import MODELS
 
 SMALL = {"n_items": 70, "d_model": 64, "d_ff": 96, "n_heads": 4, "d_conv": 5, "d_state": 6}
 BACKBONES = ("transformer", "mamba", "xlstm")  # those of the thesis
@@ -23,7 +23,7 @@ def net(size, max_length=200):
     own = {"transformer": ("n_heads", "d_ff"), "mamba": ("d_state", "d_conv", "expand"),
            "xlstm": ("n_heads", "expand")}[size.backbone]
     torch.manual_seed(0)
-    made = NEURAL[size.backbone](size.n_items, max_length=max_length, **{
+    made = MODELS[size.backbone].build(size.n_items, max_length=max_length, **{
         name: getattr(size, name) for name in ("d_model", "n_layers", *own)})
     if size.contexts:
         made.early = EarlyFusion({f"c{c}": torch.randn(size.n_items, c) for c in size.contexts},

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
-from nbrec import experiment, files, paths, records
+from nbrec import experiment, files, paths, recommenders, records, tasks
 from nbrec.data.movielens import MovieLens
 from nbrec.evaluate import Evaluation, evaluate
 from nbrec.models.item_knn import ItemKNN
@@ -24,6 +24,7 @@ from nbrec.preprocessing import SequenceSettings
 from nbrec.profiles import PROFILES, Chosen, Profile, get_profile
 from nbrec.sequences import Sequences
 from nbrec.train import CheckpointError
+from nbrec.trained import Trained
 
 MODELS = {
     "popularity": {},
@@ -316,7 +317,7 @@ def test_all_models_of_the_profiles_exist():
             chosen = Chosen.read(label, settings)
             assert set(chosen.contexts.values()) <= set(profile.models)
             recommenders.create(chosen.name, pd.Series({1: "a film"}), **chosen.settings)
-            assert set(experiment.parts(profile, label).contexts) <= set(profile.models)
+            assert set(profile.chosen(label).parts.contexts) <= set(profile.models)
 
 
 HYBRID = {"d_model": 8, "n_heads": 2, "n_layers": 1, "batch_size": 16, "max_epochs": 2,
@@ -378,7 +379,7 @@ def test_a_context_may_have_settings_of_another_label(tmp_path):
 
 
 def test_models_without_weights_are_left_out_and_named(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(experiment.recommenders.text, "find_weights", lambda encoder: None)
+    monkeypatch.setattr(recommenders.encoders, "find_weights", lambda encoder: None)
     profile = replace(MADE, models=MADE.models | {"modernbert": {}})
     made = run_made(tmp_path, profile, models=["modernbert", "tfidf"])
     assert made["model"].tolist() == ["tfidf"] and "ModernBERT-base" in caplog.text
@@ -470,7 +471,7 @@ def test_whoever_is_tested_is_in_the_graph_without_their_target(tmp_path, monkey
         graphs[type(model).__name__] = model_of.model.graph.interactions.toarray()
         return evaluate(model, *arguments)
 
-    monkeypatch.setattr(experiment, "evaluate", keep)
+    monkeypatch.setattr(tasks, "evaluate", keep)
     run_made(tmp_path, models=["transformer+gcn", "gcn"])
     sequences = experiment.make_sequences(MADE, toy_data())
     train, validation, test = experiment.make_folds(MADE, sequences)[0].parts(sequences)
@@ -486,7 +487,7 @@ def test_an_item_that_nobody_trains_with_counts_as_half_a_sequence():
                       np.array([0, 2, 4, 6, 8]), np.arange(3))
     test = Sequences(np.arange(9, 10), np.array([0, 1], np.int32), np.array([0, 2]), np.arange(3))
     result = Evaluation(np.array([2]), np.array([3]), np.array([[2]], np.int32), 0.1)
-    found = experiment.measures(result, train, test)
+    found = tasks.measures(result, train, test)
     # 2 was seen by nobody: 125 per mille of four. 0 and 1 were seen by three and all of them.
     expected = (np.log10(750 / 125) + np.log10(1000 / 125)) / 2
     assert found["personalisation"]["wasserstein"] == pytest.approx(expected, abs=1e-5)
@@ -503,9 +504,9 @@ def test_an_item_that_nobody_trains_with_counts_as_half_a_sequence():
 
 
 def task_of(folder):
-    shared = experiment._shared_facts(PROFILE, toy_data(), "original",
-                                      *_made(PROFILE, toy_data()))
-    return experiment._task(PROFILE, shared, "transformer", 0, folder, None)
+    shared = tasks.shared_facts(PROFILE, toy_data(), "original",
+                                *_made(PROFILE, toy_data()))
+    return tasks.make_task(PROFILE, shared, "transformer", 0, folder, None)
 
 
 def _made(profile, data):
@@ -562,9 +563,9 @@ def test_the_key_holds_what_decides_the_numbers(tmp_path):
     def key(**settings):
         models = MODELS | {"gat": {}, "transformer+gat": MODELS["transformer"] | settings}
         profile = replace(PROFILE, models=models)
-        shared = experiment._shared_facts(profile, toy_data(), "original",
+        shared = tasks.shared_facts(profile, toy_data(), "original",
                                           *_made(profile, toy_data()))
-        task = experiment._task(profile, shared, "transformer+gat", 0, tmp_path, None)
+        task = tasks.make_task(profile, shared, "transformer+gat", 0, tmp_path, None)
         return task.facts["key"], task.facts["settings"]["model"]
 
     usual, described = key()
@@ -577,34 +578,36 @@ def test_the_key_holds_what_decides_the_numbers(tmp_path):
 
 
 def test_a_record_names_the_device_that_its_model_stands_on():
-    class OnGPU:
-        class model(torch.nn.Module):
-            def parameters(self):
-                return iter([type("P", (), {"device": torch.device("cuda:0")})])
+    class OnGPU(torch.nn.Module):
+        def parameters(self):
+            return iter([type("P", (), {"device": torch.device("cuda:0")})])
 
-        model = model()
-
-    assert experiment.device_of(OnGPU()) == "cuda" and experiment.device_of(ItemKNN()) == "cpu"
+    model = recommenders.create("mamba", d_model=8)
+    model.model, model.catalogue = OnGPU(), np.arange(3)
+    assert model.device == "cuda" and ItemKNN().device == "cpu"
 
 
 @pytest.mark.parametrize("threads", [None, 3])
 def test_a_run_takes_the_threads_it_is_given(tmp_path, monkeypatch, threads):
     asked = []
-    monkeypatch.setattr(experiment.torch, "set_num_threads", asked.append)
+    monkeypatch.setattr(tasks.torch, "set_num_threads", asked.append)
     _, sequences, folds = _made(PROFILE, toy_data())
     task_of(tmp_path)(sequences, folds[0], threads, False)
     assert asked == ([] if threads is None else [3])
 
 
 def test_seeds_tell_folds_and_profiles_apart():
-    seeds = [experiment.seed_of(replace(PROFILE, seed=s), f) for s in (0, 1, 2) for f in range(10)]
+    seeds = [replace(PROFILE, seed=s).seed_of(f) for s in (0, 1, 2) for f in range(10)]
     assert seeds[:3] == [0, 1, 2] and seeds[10:12] == [1000, 1001] and len(set(seeds)) == 30
 
 
 @pytest.mark.parametrize("resumed", [False, True])
 def test_training_starts_again_only_where_a_checkpoint_was_to_blame(tmp_path, resumed):
-    class Refusing:
-        train_settings, calls = None, 0
+    class Refusing(Trained):
+        calls = 0
+
+        def __init__(self):
+            pass
 
         def fit(self, train, validation, checkpoint, progress, others):
             self.calls += 1

@@ -77,20 +77,20 @@ def test_bad_contexts_are_refused():
 class Fixed:
     """A context of given vectors."""
 
-    seconds = 0.0
-    vectors = history = ()  # it looks fitted
+    seconds, history = 0.0, None
 
     def __init__(self, vectors):
-        self.table = vectors
+        self.table, self.catalogue = vectors, np.arange(len(vectors))
 
-    def items(self):
+    def item_vectors(self):
         return self.table
 
     def describe(self):
         return {}
 
 
-@pytest.mark.parametrize("backbone", [*recommenders.NEURAL, "attention-mamba-mlstm-slstm"])
+@pytest.mark.parametrize("backbone", [*recommenders.names("sequence"),
+                                      "attention-mamba-mlstm-slstm"])
 def test_frozen_vectors_stay_and_count(backbone):
     data, table = random_sequences(), torch.randn(12, 5)
     kw = NEURAL if backbone.startswith("mamba") else NEURAL | {"n_heads": 2}
@@ -148,7 +148,7 @@ def test_user_vectors_after_each_item_are_those_of_a_newcomer():
     assert vectors.shape == (len(data.items), 64)
     for u in (0, 7):
         for t in range(len(data[u])):
-            alone = context.users([data[u][: t + 1]], fold_in=True)[0].numpy()
+            alone = context.user_vectors([data[u][: t + 1]], fold_in=True)[0].numpy()
             assert vectors[data.offsets[u] + t] == pytest.approx(alone, abs=1e-6)
     assert np.abs(vectors).max() > 1e-3
     assert fitted.score(data.histories()).shape == (30, 12)

@@ -226,7 +226,7 @@ def test_training_takes_the_steps_of_a_plain_loop():
     assert not torch.allclose(start, best, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", recommenders.GRAPHS)
+@pytest.mark.parametrize("name", recommenders.names("graph"))
 def test_graph_models_find_communities_in_and_outside_the_graph(name):
     train, held, test = communities(80, 0), communities(30, 1), communities(60, 2)
     model = recommenders.create(name, max_epochs=60, batch_size=256).fit(

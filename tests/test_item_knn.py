@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from nbrec.models import item_knn
-from nbrec.models.item_knn import ItemKNN, product
+from nbrec.models.item_knn import ItemKNN
+from nbrec.models.sparse import product
 from nbrec.sequences import Sequences
 
 
@@ -48,7 +48,7 @@ def test_a_wide_cut_cuts_nothing():
 @pytest.mark.parametrize("threads", [1, 3, 64])
 @pytest.mark.parametrize("dense", [True, False])
 def test_threads_do_not_change_a_product(monkeypatch, threads, dense):
-    monkeypatch.setattr(item_knn.os, "cpu_count", lambda: threads)
+    monkeypatch.setattr("nbrec.models.sparse.os.cpu_count", lambda: threads)
     a, b = (sparse.random_array(shape, density=0.2, format="csr", dtype=np.float64,
                                 rng=np.random.default_rng(seed))
             for seed, shape in enumerate([(17, 9), (9, 5)]))

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from test_records import save
 
-from nbrec import experiment, records
 from nbrec import metrics as m
+from nbrec import records, tasks
 from nbrec.book import plots, significance, user_level
 from nbrec.evaluate import Evaluation
 from nbrec.sequences import Sequences
@@ -234,7 +234,7 @@ def test_a_metric_in_one_place_is_in_records_summaries_tests_and_figures(tmp_pat
     assert plots.metric_label("rbp@20") == "RBP@20"
     fig = plots.metric_intervals(significance.summary(df, ["rbp@20"]), ["rbp@20"])
     assert any("RBP@20" in text for ax in fig.axes for text in (ax.get_xlabel(), ax.get_title()))
-    evaluated = experiment.measures(
+    evaluated = tasks.measures(
         Evaluation(np.array([1, 30]), np.array([1, 30]), np.array([[0], [1]]), 0.0),
         *(Sequences(np.arange(2), np.array([0, 1, 1, 0], np.int32), np.array([0, 2, 4]),
                     np.arange(2)),) * 2)

@@ -12,6 +12,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from nbrec.book import plots
+from nbrec.recommenders import MODELS
 from nbrec.sequences import FunnelStep, Sequences
 
 pytestmark = pytest.mark.usefixtures("style")
@@ -29,15 +30,21 @@ def texts(ax):
 # --- style ---------------------------------------------------------------------------------------
 
 
+def with_a_look():
+    """Every model, and every hybrid whose colour is chosen."""
+    return [*MODELS, *(f"{name}+{behind}" for name, model in MODELS.items()
+                       for behind in model.hybrids)]
+
+
 def test_every_model_of_the_thesis_has_a_look_of_its_own():
     from nbrec.book.comparison import thesis_table
 
     needed = {"popularity", "markov", "ease"}
     needed |= {m for i in range(1, 14) for m in thesis_table(f"A.{i}")["model"]}
-    assert needed <= set(plots.MODEL_COLOURS)
-    colours = list(plots.MODEL_COLOURS.values())
-    assert len(set(colours)) == len(colours)
-    assert len(set(plots.MODEL_LABELS.values())) == len(colours)
+    models = with_a_look()
+    assert needed <= set(models)
+    labels, colours, _ = zip(*map(plots.model_style, models), strict=True)
+    assert len(set(colours)) == len(set(labels)) == len(models)
 
 
 def lightness(colour):
@@ -49,11 +56,12 @@ def lightness(colour):
 
 def test_models_can_be_told_apart_without_hue():
     """Two models differ in marker, or clearly in lightness, so that no eye is left out."""
-    models = list(plots.MODEL_COLOURS)
+    models = with_a_look()
     for i, a in enumerate(models):
         for b in models[i + 1:]:
-            apart = abs(lightness(plots.MODEL_COLOURS[a]) - lightness(plots.MODEL_COLOURS[b]))
-            assert plots.MODEL_MARKERS[a] != plots.MODEL_MARKERS[b] or apart > 4, (a, b)
+            (_, first, marker), (_, second, other) = map(plots.model_style, (a, b))
+            apart = abs(lightness(first) - lightness(second))
+            assert marker != other or apart > 4, (a, b)
 
 
 def test_an_unknown_model_keeps_its_name():

@@ -104,7 +104,7 @@ def test_a_sweep_has_ours_with_bars_and_the_thesis_hollow():
     thesis, ours = (c[0] for c in left.containers)
     assert thesis.get_xydata().tolist() == [[16, 0.2], [64, 0.3]]
     assert to_rgb(thesis.get_markerfacecolor()) == to_rgb(plots.PAPER)
-    assert ours.get_color() == thesis.get_color() == plots.MODEL_COLOURS["mamba"]
+    assert ours.get_color() == thesis.get_color() == plots.model_style("mamba")[1]
     assert left.containers[1][2][0].get_segments()[0][:, 1].tolist() == pytest.approx([0.2, 0.31])
     assert not left.containers[0].has_yerr and not right.containers[1].has_yerr
     assert [t.get_text() for t in left.get_xticklabels()] == ["16", "32", "64"]

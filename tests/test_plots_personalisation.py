@@ -118,9 +118,9 @@ def test_every_point_has_its_interval_and_its_colour():
         places = points.get_xdata().astype(float).round().tolist()
         assert places == ([0, 1] if bars.get_label() == "Mamba" else [1])
     assert drawn == {
-        "Mamba": (plots.MODEL_COLOURS["mamba"], [0.1, 0.3], [pytest.approx([0.05, 0.2]),
+        "Mamba": (plots.model_style("mamba")[1], [0.1, 0.3], [pytest.approx([0.05, 0.2]),
                                                              pytest.approx([0.2, 0.5])]),
-        "EASE": (plots.MODEL_COLOURS["ease"], [0.4], [pytest.approx([0.3, 0.45])])}
+        "EASE": (plots.model_style("ease")[1], [0.4], [pytest.approx([0.3, 0.45])])}
     assert [t.get_text() for t in first.get_xticklabels()] == ["up to 10", "over 10"]
     assert [ax.get_ylabel() for ax in (first, second)] == ["HR@20", "NDCG@20"]
     assert [ax.get_title(loc="left") for ax in (first, third)] == [

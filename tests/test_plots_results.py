@@ -42,7 +42,7 @@ def test_intervals_are_drawn_in_order_beside_the_corrected_thesis():
     assert [list(b.get_xdata()) for b in bars] == [[0.08, 0.10], [0, 0.26], [0.15, 0.19]]
     assert [float(p.get_xdata()[0]) for p in points] == [0.09, 0.12, 0.17]
     assert [p.get_color() for p in points] == [
-        plots.MODEL_COLOURS[m] for m in ("item-knn", "ease", "transformer")]
+        plots.model_style(m)[1] for m in ("item-knn", "ease", "transformer")]
     hollow = ax.lines[6]
     assert hollow.get_xydata().tolist() == [[0.0879, 0], [0.1753, 2]]
     with pytest.raises(ValueError, match="hr@7"):
@@ -55,7 +55,7 @@ def test_intervals_stand_side_by_side():
     plots.intervals(ax, {"mamba": [(0.2, 0.1, 0.5), (nan, nan, nan)],
                          "own words": [(0.3, 0.2, 0.4), (0.6, 0.5, 0.7)]}, ["few", "many"])
     mamba, other = ax.containers
-    assert mamba[0].get_color() == plots.MODEL_COLOURS["mamba"] and mamba.get_label() == "Mamba"
+    assert mamba[0].get_color() == plots.model_style("mamba")[1] and mamba.get_label() == "Mamba"
     assert other.get_label() == "own words"
     assert mamba[0].get_xdata()[0] == pytest.approx(-0.15)
     assert other[0].get_xdata().tolist() == pytest.approx([0.15, 1.15])
@@ -114,7 +114,7 @@ def test_ranks_bars_and_the_difference_are_to_scale():
     ax = fig.axes[0]
     points = {line.get_marker(): float(line.get_xdata()[0]) for line in ax.lines
               if line.get_marker() != "None"}
-    assert points == {plots.MODEL_MARKERS[m]: r for m, r in ranks.items()}
+    assert points == {plots.model_style(m)[2]: r for m, r in ranks.items()}
     bars = [line.get_xdata() for line in ax.lines if line.get_gid() == "group"]
     # A bar reaches just beyond its outermost models, and not to the next one.
     for bar, (first, last) in zip(bars, [(0, 1), (1, 3)], strict=True):

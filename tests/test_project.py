@@ -126,14 +126,18 @@ def test_every_citation_has_its_entry():
 GROUND = {"checks", "files", "paths"}
 FLOORS = {  # what a part of the package may import of it, the ground apart
     "data": {"data"}, "models": {"models", "sequences"}, "sequences": set(),
-    "ordering": set(), "preprocessing": {"ordering", "sequences"}, "tuning": {"records"},
-    "profiles": {"preprocessing", "tuning"},
-    "metrics": {"sequences"}, "losses": set(), "records": {"metrics"},
+    "ordering": set(), "preprocessing": {"ordering", "sequences"}, "metrics": {"sequences"},
+    "losses": set(), "provenance": set(),
+    "records": {"metrics", "provenance"}, "tuning": {"records"},
     "evaluate": {"metrics", "sequences"},
     "train": {"losses", "metrics", "models", "sequences", "train"},
-    "recommenders": {"data", "models", "sequences", "train"},
-    "experiment": {"data", "evaluate", "metrics", "preprocessing", "profiles", "recommenders",
-                   "records", "sequences", "train"},
+    "content": {"data", "models", "sequences"}, "trained": {"models", "sequences", "train"},
+    "recommenders": {"content", "data", "models", "train", "trained"},
+    "profiles": {"preprocessing", "recommenders", "tuning"},
+    "tasks": {"data", "evaluate", "metrics", "models", "preprocessing", "profiles", "provenance",
+              "recommenders", "records", "sequences", "train", "trained"},
+    "experiment": {"data", "preprocessing", "profiles", "recommenders", "records", "sequences",
+                   "tasks"},
 }
 
 

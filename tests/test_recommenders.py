@@ -70,7 +70,7 @@ def test_the_callers_seed_does_not_matter():
 def test_no_histories_give_no_scores(name):
     if reason := recommenders.missing(name):
         pytest.skip(reason)
-    trained = name not in {*recommenders.CLASSICAL, *recommenders.CONTENT}
+    trained = name not in recommenders.names("classical", "content")
     kw = {"d_model": 8, "max_epochs": 1} if trained else {"rank": 3} if name == "svd" else {}
     model = recommenders.create(name, DOCUMENTS, **kw).fit(data(), data())
     assert model.score([]).shape == (0, 12)
@@ -112,7 +112,7 @@ def test_models_that_read_need_documents_and_weights(monkeypatch):
     for name in ("tfidf", "mamba+minibert"):
         with pytest.raises(ValueError, match="documents of the films"):
             recommenders.create(name)
-    monkeypatch.setattr(recommenders.text, "find_weights", lambda encoder: None)
+    monkeypatch.setattr(recommenders.encoders, "find_weights", lambda encoder: None)
     assert "answerdotai/ModernBERT-base" in recommenders.missing("xlstm+gat+modernbert")
     assert recommenders.missing("xlstm+gat+tfidf") == recommenders.missing("svd") == ""
 
@@ -130,7 +130,7 @@ def test_settings_of_contexts_are_told_apart():
 
 def test_a_context_that_is_fitted_is_not_fitted_again():
     context = recommenders.create("lightgcn", max_epochs=2).fit(data(), data())
-    before = context.items().clone()
+    before = context.item_vectors().clone()
     hybrid = recommenders.create("mamba+lightgcn", contexts={"lightgcn": context}, d_model=8,
                                  max_epochs=1).fit(data(), data())
     assert torch.equal(hybrid.model.early.frozen_lightgcn, before)
@@ -142,7 +142,7 @@ def test_a_film_without_a_document_scores_nothing():
     model = recommenders.create("tfidf", DOCUMENTS.drop([5])).fit(data())
     scores = model.score([np.array([1])])[0]
     assert scores[5] == 0 and scores[1] == pytest.approx(1) and scores[9] > 0
-    assert not model.items()[5].any()
+    assert not model.item_vectors()[5].any()
 
 
 def held_out():
@@ -169,15 +169,18 @@ def test_the_graph_of_a_context_holds_all_histories_that_are_known(inductive, us
 class Told:
     """A context whose vectors say what it was asked."""
 
-    seconds, history, vectors = 0.0, (), ()
+    seconds, history, catalogue = 0.0, None, None
 
     def __init__(self):
         self.asked = []
 
+    def fit(self, train, validation=None):
+        self.catalogue = train.catalogue
+
     def describe(self):
         return {}
 
-    def users(self, histories, fold_in=True):
+    def user_vectors(self, histories, fold_in=True):
         self.asked.append(([list(map(int, h)) for h in histories], fold_in))
         rng = np.random.default_rng(0)
         table = rng.normal(size=(12, 3)) + (5 if fold_in else 0)
@@ -202,9 +205,10 @@ def test_only_a_literal_late_fusion_takes_users_as_the_graph_has_them(form, fold
     del told.asked[:]
     scores = fitted.score(held.histories())
     assert told.asked == [(histories, fold_in)]
-    by_hand = fitted.model.score_histories(held.histories(), told.users(histories, fold_in))
+    by_hand, other = (fitted.model.score_histories(held.histories(),
+                                                   told.user_vectors(histories, way))
+                      for way in (fold_in, not fold_in))
     assert np.array_equal(scores, by_hand)
-    other = fitted.model.score_histories(held.histories(), told.users(histories, not fold_in))
     assert np.abs(scores - other).max() > 1e-3
 
 
@@ -215,5 +219,5 @@ def test_literal_vectors_stand_at_every_item_of_their_user():
     held = held_out()
     for train, known in ((True, [held[u] for u in range(3)]), (False, held.histories())):
         vectors = fitted._user_vectors(held, train=train)
-        expected = told.users(known, False).numpy()
+        expected = told.user_vectors(known, False).numpy()
         assert np.array_equal(vectors, expected[[0] * 4 + [1] * 3 + [2] * 5])

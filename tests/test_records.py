@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbrec import paths, records
+from nbrec import paths, provenance, records
 
 
 def record(model="item-knn", fold=0, variant="original", ranks=(1, 5, 400), history=None, **more):
@@ -187,12 +187,12 @@ def test_another_version_of_the_code_has_another_key(monkeypatch):
 def test_the_digest_of_the_code_sees_statements_and_not_comments(tmp_path, monkeypatch):
     def digest(text):
         (tmp_path / "metrics.py").write_text(text)
-        records.code_digest.cache_clear()
-        return records.code_digest()
+        provenance.code_digest.cache_clear()
+        return provenance.code_digest()
 
     monkeypatch.setattr(records.paths, "PACKAGE", tmp_path)
     assert digest("x = 1\n") == digest("# why\nx   =  1\n") != digest("x = 2\n")
-    records.code_digest.cache_clear()
+    provenance.code_digest.cache_clear()
 
 
 def test_a_record_of_the_thesis_size_is_small(tmp_path):
@@ -256,7 +256,7 @@ def test_records_become_rows(tmp_path):
 def test_provenance_says_what_ran():
     import torch
 
-    here = records.provenance()
+    here = provenance.facts()
     assert here["versions"]["torch"] == torch.__version__
     assert here["versions"]["numpy"] == np.__version__
     assert here["threads"] == torch.get_num_threads()
@@ -268,7 +268,7 @@ def test_provenance_says_what_ran():
 
 def test_provenance_works_without_git(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    here = records.provenance()
+    here = provenance.facts()
     assert here["commit"] is None and here["dirty"] is None
     assert records.provenance_table().loc["commit", "value"] == "unknown"
 
@@ -295,8 +295,8 @@ def test_the_device_of_a_record_is_the_one_at_work(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
-    assert records.provenance()["device"] == "cpu"  # a processor's model beside an idle GPU
-    assert records.provenance("cuda")["device"] == "A GPU"
+    assert provenance.facts()["device"] == "cpu"  # a processor's model beside an idle GPU
+    assert provenance.facts("cuda")["device"] == "A GPU"
 
 
 def test_a_package_from_a_repository_knows_its_commit(tmp_path, monkeypatch):
@@ -315,12 +315,12 @@ def test_a_package_from_a_repository_knows_its_commit(tmp_path, monkeypatch):
             return self.text if name == "direct_url.json" else None
 
     installed = Installed()
-    monkeypatch.setattr(records.metadata, "distribution", lambda name: installed)
-    monkeypatch.setattr(records, "_git", lambda *arguments: None)
-    assert records._commit() == ("c0ffee", False)
+    monkeypatch.setattr(provenance.metadata, "distribution", lambda name: installed)
+    monkeypatch.setattr(provenance, "_git", lambda *arguments: None)
+    assert provenance._commit() == ("c0ffee", False)
     Installed.text = json.dumps({"url": "file:///wheel", "archive_info": {}})
-    assert records._commit() == (None, None)
+    assert provenance._commit() == (None, None)
     Installed.text = None
-    assert records._commit() == (None, None)
+    assert provenance._commit() == (None, None)
     Installed.locate_file = lambda self, name: tmp_path / "another" / name
-    assert records._commit() == (None, None)
+    assert provenance._commit() == (None, None)

@@ -246,7 +246,7 @@ def test_a_rule_of_the_last_two_items_is_learnt():
 @pytest.mark.parametrize("name", recommenders.names())
 def test_every_recommender_scores_each_history_alone(name):
     data = random_sequences(users=40)
-    kw = {} if name in {*recommenders.CLASSICAL, *recommenders.CONTENT} else {
+    kw = {} if name in recommenders.names("classical", "content") else {
         "d_model": 8, "max_epochs": 1}
     kw = {"rank": 3} if name == "svd" else kw
     if recommenders.missing(name):
@@ -264,7 +264,7 @@ def test_every_recommender_scores_each_history_alone(name):
     assert np.array_equal(together, again)
 
 
-@pytest.mark.parametrize("name", recommenders.NEURAL)
+@pytest.mark.parametrize("name", recommenders.names("sequence"))
 def test_a_long_history_counts_with_its_last_items(name):
     data = random_sequences()
     model = recommenders.create(name, d_model=8, max_epochs=1, max_length=5).fit(data, data)
@@ -273,7 +273,7 @@ def test_a_long_history_counts_with_its_last_items(name):
     assert not np.allclose(model.score([long]), model.score([long[:5]]))
 
 
-@pytest.mark.parametrize("name", recommenders.NEURAL)
+@pytest.mark.parametrize("name", recommenders.names("sequence"))
 def test_the_seed_decides(name):
     data = random_sequences()
     a, b = (recommenders.create(name, d_model=8, max_epochs=1, seed=s)

@@ -21,9 +21,8 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from nbrec import paths
+from nbrec import paths, recommenders
 from nbrec.models.next_item import NextItemModel
-from nbrec.recommenders import NEURAL
 from nbrec.train import MicroBatch, SequenceTrainer, TrainSettings
 
 MODELS = ("transformer", "mamba", "xlstm")
@@ -35,7 +34,7 @@ def step_cost(model: str, length: int, batch: int = 8, d_model: int = 128, n_ite
     """Seconds and memory of one training step, measured here and now.
 
     Args:
-        model: a name in ``recommenders.NEURAL``; two layers, other settings as in the thesis.
+        model: a sequence model by its name; two layers, other settings as in the thesis.
         length: N, items in each history; every sequence has N + 1 items, so nothing is padded.
         batch: sequences per step.
         d_model: width.
@@ -49,8 +48,8 @@ def step_cost(model: str, length: int, batch: int = 8, d_model: int = 128, n_ite
     """
     torch.manual_seed(0)
     settings = TrainSettings(batch_size=batch, micro_batches=1)
-    net = NEURAL[model](n_items, d_model=d_model, max_length=length).train()
-    trainer = SequenceTrainer(net, settings)
+    net = recommenders.MODELS[model].build(n_items, d_model=d_model, max_length=length)
+    trainer = SequenceTrainer(net.train(), settings)
     rng = np.random.default_rng(0)
     items = rng.integers(0, n_items, (batch, length + 1))
     real = np.ones((batch, length), bool)
@@ -122,7 +121,8 @@ def next_item_cost(model: str, length: int, d_model: int = 128, n_items: int = 1
     The state of the history is there already; a state's values do not change what a step costs.
     """
     torch.manual_seed(0)
-    net: NextItemModel = NEURAL[model](n_items, d_model=d_model, max_length=length + 1).eval()
+    net: NextItemModel = recommenders.MODELS[model].build(
+        n_items, d_model=d_model, max_length=length + 1).eval()
     item, state = torch.tensor([0]), None
     for _ in range(2 if net.positions is None else length):
         _, state = net.step(item, state)
@@ -182,7 +182,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.step:
         print(json.dumps(step_cost(**json.loads(options.step))))
         return
-    from nbrec import checks, files, records
+    from nbrec import checks, files, provenance
 
     try:
         for length in options.lengths:
@@ -202,7 +202,7 @@ def main(arguments: list[str] | None = None) -> None:
             next_item_cost(m, n, sizes["d_model"], sizes["n_items"])
             for m, n in zip(table["model"], table["length"], strict=True)]
         tables.append(table)
-    facts = records.provenance()
+    facts = provenance.facts()
     made = {key: facts[key] for key in ("commit", "cpu", "threads")}
     made["torch"] = facts["versions"]["torch"]
     table = pd.concat(tables).assign(**made)

@@ -14,17 +14,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nbrec import checks, files, metrics, recommenders, records
+from nbrec import checks, files, metrics, provenance, recommenders
 from nbrec.data import movielens
 from nbrec.evaluate import evaluate
 from nbrec.preprocessing import build_sequences
 from nbrec.profiles import get_profile
 from nbrec.sequences import Sequences
+from nbrec.trained import Trained
 
 ORDERS = ("file", "id", "random")
 KEYS = ["dataset", "model", "order", "seed", "protocol"]  # what a row of ties is of
 NUMBERS = ["users", "hr@10", "ndcg@10", "error", "last_ahead"]
-FACTS = ["commit", "cpu", "date"]  # of `records.provenance`
+FACTS = ["commit", "cpu", "date"]  # of `provenance.facts`
 
 
 def reorder_ties(ratings: pd.DataFrame, order: str, seed: int = 0) -> pd.DataFrame:
@@ -88,7 +89,7 @@ def compare_ties(data: movielens.MovieLens, models: Iterable[str] = ("markov", "
                 chosen = profile.chosen(label)
                 model = recommenders.create(chosen.name, **chosen.settings)
                 options = {}
-                if checkpoints is not None and hasattr(model, "train_settings"):
+                if checkpoints is not None and isinstance(model, Trained):
                     options["checkpoint"] = Path(checkpoints, f"{label}-{order}{seed}.safetensors")
                 result = evaluate(model.fit(train, validation, **options), sequences)
                 last_ahead = _last_ahead(model, sequences)
@@ -154,7 +155,7 @@ def main(arguments: list[str] | None = None) -> None:
                              options.seeds, options.name, options.checkpoints)
     except (ValueError, FileNotFoundError) as error:
         parser.error(" ".join(str(error).split()))
-    facts = records.provenance()
+    facts = provenance.facts()
     table = table.assign(**{k: facts[k] for k in FACTS})
     if not options.output:
         print(table.to_string())

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
 
 from nbrec import checks
-from nbrec.sequences import Sequences
+from nbrec.models.recommender import Recommender
+from nbrec.models.sparse import history_matrix, interactions
+
+if TYPE_CHECKING:
+    from nbrec.sequences import Sequences
 
 
-class Popularity:
+class Popularity(Recommender):
     """Recommends to everybody what most training users have seen: score_i = count_i."""
 
     def fit(self, train: Sequences, validation: Sequences | None = None) -> Popularity:
         """Count the training sequences that contain each item."""
+        self.remember(train)
         self.counts = np.asarray(interactions(train).sum(axis=0)).ravel().astype(np.float32)
         return self
 
-    def score(self, histories: list[np.ndarray]) -> np.ndarray:
+    def score(self, histories: Sequence[np.ndarray]) -> np.ndarray:
         """float32 (B, V): the same row for every history, checked as by ``history_matrix``."""
-        counts = fitted(self, "counts")
+        counts = self.fitted().counts
         checks.histories(histories, len(counts))
         return np.tile(counts, (len(histories), 1))
 
 
-class MarkovChain:
+class MarkovChain(Recommender):
     """The next item given the last one: P(j | i) = (c_ij + a p_j) / (c_i + a).
 
     c_ij counts how often j came right after i, c_i is its sum over j, and p_j is the share of j
@@ -48,6 +53,9 @@ class MarkovChain:
         """
         if not len(train):
             raise ValueError("there is no training sequence: expected one or more")
+        from scipy import sparse
+
+        self.remember(train)
         n = train.n_items
         last = np.ones(len(train.items), dtype=bool)
         last[train.offsets[1:] - 1] = False  # the last item of a user has no successor
@@ -60,18 +68,18 @@ class MarkovChain:
         self.shares = (np.bincount(train.items, minlength=n) / len(train.items)).astype(np.float32)
         return self
 
-    def score(self, histories: list[np.ndarray]) -> np.ndarray:
+    def score(self, histories: Sequence[np.ndarray]) -> np.ndarray:
         """float32 (B, V): the probabilities that follow each history's last item.
 
         ``history_matrix`` says what a history may be.
         """
-        items, offsets = checks.histories(histories, fitted(self, "counts").shape[0])
+        items, offsets = checks.histories(histories, self.fitted().counts.shape[0])
         last = items[offsets[1:] - 1]
         smoothed = self.counts[last].toarray() + self.smoothing * self.shares
         return smoothed / (self.totals[last, None] + self.smoothing).astype(np.float32)
 
 
-class EASE:
+class EASE(Recommender):
     """Embarrassingly shallow autoencoder (Steck, 2019).
 
     Minimises ||X - X B||^2 + l2 ||B||^2 with diag(B) = 0. With P = (X'X + l2 I)^-1 the solution is
@@ -87,6 +95,7 @@ class EASE:
 
     def fit(self, train: Sequences, validation: Sequences | None = None) -> EASE:
         """Invert the regularised item-item matrix: O(V^3) time, O(V^2) memory."""
+        self.remember(train)
         x = interactions(train)
         gram = (x.T @ x).toarray()
         gram[np.diag_indices_from(gram)] += self.l2
@@ -95,53 +104,6 @@ class EASE:
         self.weights[np.diag_indices_from(self.weights)] = 0.0
         return self
 
-    def score(self, histories: list[np.ndarray]) -> np.ndarray:
+    def score(self, histories: Sequence[np.ndarray]) -> np.ndarray:
         """float32 (B, V); ``history_matrix`` says what a history may be."""
-        return history_matrix(histories, len(fitted(self, "weights"))) @ self.weights
-
-
-def interactions(sequences: Sequences) -> sparse.csr_array:
-    """The interaction matrix M of thesis section 3.1: float32 (U, V), 1 where user u has item i."""
-    return _binary(sequences.items, sequences.offsets, sequences.n_items)
-
-
-def history_matrix(histories: list[np.ndarray], n_items: int, last_n: int | None = None,
-                   empty: bool = False) -> sparse.csr_array:
-    """float32 (B, V): 1 where the history contains the item.
-
-    Args:
-        histories: int (L,) each, L >= 1, catalogue indices in 0..V-1, oldest first.
-        n_items: size V of the catalogue.
-        last_n: use only the last n items of a history; None uses all.
-        empty: whether L may be 0. For whoever scores it may not: nothing follows from nothing.
-
-    Raises:
-        ValueError: a history is empty, or holds anything but catalogue indices.
-    """
-    items, offsets = checks.histories(histories, n_items, empty)
-    if last_n is not None:
-        late = np.arange(len(items)) >= np.repeat(offsets[1:] - last_n, np.diff(offsets))
-        items = items[late]
-        offsets = np.concatenate(([0], np.cumsum(np.minimum(np.diff(offsets), last_n))))
-    return _binary(items, offsets, n_items)
-
-
-def fitted(model: Any, name: str) -> Any:
-    """What ``fit`` has made.
-
-    Raises:
-        RuntimeError: before ``fit``.
-    """
-    if not hasattr(model, name):
-        raise RuntimeError("this model has not been trained: call fit first")
-    return getattr(model, name)
-
-
-def _binary(items: np.ndarray, offsets: np.ndarray, n_items: int) -> sparse.csr_array:
-    matrix = sparse.csr_array(
-        (np.ones(len(items), np.float32), items.astype(np.int32), offsets.astype(np.int32)),
-        shape=(len(offsets) - 1, n_items),
-    )
-    matrix.sum_duplicates()  # an item seen twice counts once
-    matrix.data[:] = 1.0
-    return matrix
+        return history_matrix(histories, len(self.fitted().weights)) @ self.weights

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
-from scipy import sparse
-from sklearn.preprocessing import normalize
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from nbrec.models.baselines import history_matrix
+import numpy as np
+
+from nbrec.models.sparse import history_matrix
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 
 class Content:
@@ -22,15 +26,22 @@ class Content:
     """
 
     def __init__(self, vectors: np.ndarray | sparse.csr_array, last_n: int | None = None):
-        self.vectors, self.last_n = normalize(vectors), last_n
+        self.vectors, self.last_n = _unit(vectors), last_n
 
-    def users(self, histories: list[np.ndarray]) -> np.ndarray | sparse.csr_array:
+    def users(self, histories: Sequence[np.ndarray]) -> np.ndarray | sparse.csr_array:
         """v_u: float32 (B, d), sparse if the vectors are."""
         h = history_matrix(histories, self.vectors.shape[0], self.last_n)
-        return (normalize(h, "l1") if len(histories) else h) @ self.vectors
+        return (_unit(h, "l1") if len(histories) else h) @ self.vectors
 
-    def score(self, histories: list[np.ndarray]) -> np.ndarray:
+    def score(self, histories: Sequence[np.ndarray]) -> np.ndarray:
         """float32 (B, V), in [-1, 1]; ``history_matrix`` says what a history may be."""
         users = self.users(histories)
-        scores = (normalize(users) if len(histories) else users) @ self.vectors.T
-        return scores.toarray() if sparse.issparse(scores) else scores
+        scores = (_unit(users) if len(histories) else users) @ self.vectors.T
+        return scores if isinstance(scores, np.ndarray) else scores.toarray()
+
+
+def _unit(rows: np.ndarray | sparse.csr_array, norm: str = "l2") -> np.ndarray | sparse.csr_array:
+    """Rows of length 1, or that sum to 1; those of zeros stay."""
+    from sklearn.preprocessing import normalize  # here: no other architecture needs it
+
+    return normalize(rows, norm)

@@ -12,8 +12,8 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from nbrec import checks
-from nbrec.models.baselines import history_matrix
 from nbrec.models.next_item import evaluating
+from nbrec.models.sparse import history_matrix
 
 
 class Graph:

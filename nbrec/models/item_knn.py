@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
 
 from nbrec import checks
-from nbrec.models.baselines import fitted, history_matrix, interactions
-from nbrec.sequences import Sequences
+from nbrec.models.recommender import Recommender
+from nbrec.models.sparse import history_matrix, interactions, product
+
+if TYPE_CHECKING:
+    from scipy import sparse
+
+    from nbrec.sequences import Sequences
 
 
-class ItemKNN:
+class ItemKNN(Recommender):
     """Nearest neighbours among items by cosine similarity (thesis Method 3.1; Sarwar et al., 2001).
 
     M is the user-item matrix of zeros and ones, c_i its column of item i:
@@ -47,6 +51,7 @@ class ItemKNN:
 
     def fit(self, train: Sequences, validation: Sequences | None = None) -> ItemKNN:
         """Compute the similarities S, float32 sparse (V, V), from the training sequences."""
+        self.remember(train)
         m = interactions(train)
         norms = np.sqrt(np.bincount(m.indices, minlength=train.n_items)).astype(np.float32)
         m.data /= norms[m.indices]  # columns of length 1: S = M'M
@@ -58,13 +63,13 @@ class ItemKNN:
             self.similarities = _largest(self.similarities, self.neighbours)
         return self
 
-    def score(self, histories: list[np.ndarray]) -> np.ndarray:
+    def score(self, histories: Sequence[np.ndarray]) -> np.ndarray:
         """float32 (B, V): summed similarities to the items of each history.
 
         The items of the history score too; whoever ranks leaves them out. ``history_matrix`` says
         what a history may be.
         """
-        s = fitted(self, "similarities")
+        s = self.fitted().similarities
         # S is symmetric, so the sum of columns of Method 3.1 is a sum of rows.
         return product(history_matrix(histories, s.shape[0], self.last_n), s, dense=True)
 
@@ -79,34 +84,13 @@ class ItemKNN:
             float32 (L,). An item that stands several times counts once, at its last place; one
             that is older than the ``last_n`` last items adds 0.
         """
-        s = fitted(self, "similarities")
+        s = self.fitted().similarities
         used = history_matrix([history], s.shape[0], self.last_n).indices
         checks.indices(item, s.shape[1])
         history = np.asarray(history)
         last = len(history) - 1 - np.unique(history[::-1], return_index=True)[1]
         counted = np.isin(np.arange(len(history)), last) & np.isin(history, used)
         return np.where(counted, s[:, [item]].toarray()[history, 0], 0).astype(np.float32)
-
-
-def product(a: sparse.csr_array, b: sparse.csr_array, dense: bool = False):
-    """a @ b on all cores: scipy multiplies on one, but lets other threads run meanwhile.
-
-    Args:
-        a, b: sparse (m, n) and (n, p).
-        dense: return a numpy array instead of a sparse one.
-    """
-    threads = max(1, min(os.cpu_count() or 1, a.shape[0]))
-    work = np.concatenate(([0], np.cumsum(np.diff(b.indptr)[a.indices])))[a.indptr]
-    cuts = np.searchsorted(work, np.linspace(0, work[-1], threads + 1)[1:-1])
-    bounds = np.concatenate(([0], cuts, [a.shape[0]]))
-
-    def part(rows):
-        result = a[rows[0] : rows[1]] @ b
-        return result.toarray() if dense else result
-
-    with ThreadPoolExecutor(threads) as pool:
-        parts = list(pool.map(part, zip(bounds[:-1], bounds[1:], strict=True)))
-    return np.concatenate(parts) if dense else sparse.vstack(parts, format="csr")
 
 
 def _largest(s: sparse.csr_array, k: int) -> sparse.csr_array:

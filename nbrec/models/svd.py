@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
-from scipy.sparse.linalg import svds
 
 from nbrec import checks
-from nbrec.models.baselines import fitted, history_matrix, interactions
-from nbrec.sequences import Sequences
+from nbrec.models.recommender import Recommender
+from nbrec.models.sparse import history_matrix, interactions
+
+if TYPE_CHECKING:
+    from nbrec.sequences import Sequences
 
 
-class SVD:
+class SVD(Recommender):
     """Truncated singular value decomposition of the user-item matrix (Cremonesi et al., 2010).
 
     M ~ U S V' with the d largest singular values is the best approximation of M of that rank. A
@@ -34,16 +39,19 @@ class SVD:
 
     def fit(self, train: Sequences, validation: Sequences | None = None) -> SVD:
         """Find V, float32 (V, d)."""
+        from scipy.sparse.linalg import svds
+
         m = interactions(train)
         if self.rank >= min(m.shape):
             raise ValueError(f"rank={self.rank}: expected less than {min(m.shape)}, the smaller "
                              f"side of {m.shape[0]} users and {m.shape[1]} items")
+        self.remember(train)
         start = np.random.default_rng(self.seed).standard_normal(min(m.shape))
         _, _, vt = svds(m.astype(np.float64), self.rank, v0=start)
         self.items = np.ascontiguousarray(vt.T, dtype=np.float32)
         return self
 
-    def score(self, histories: list[np.ndarray]) -> np.ndarray:
+    def score(self, histories: Sequence[np.ndarray]) -> np.ndarray:
         """float32 (B, V); ``history_matrix`` says what a history may be."""
-        items = fitted(self, "items")
+        items = self.fitted().items
         return history_matrix(histories, len(items)) @ items @ items.T

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from nbrec import checks
-from nbrec.models.baselines import fitted, history_matrix, interactions
-from nbrec.models.item_knn import product
-from nbrec.sequences import Sequences
+from nbrec.models.recommender import Recommender
+from nbrec.models.sparse import history_matrix, interactions, product
+
+if TYPE_CHECKING:
+    from nbrec.sequences import Sequences
 
 
-class UserKNN:
+class UserKNN(Recommender):
     """Nearest neighbours among the training users by cosine similarity.
 
     With h the history of a user and m_v the row of training user v, both of zeros and ones:
@@ -35,16 +40,17 @@ class UserKNN:
 
     def fit(self, train: Sequences, validation: Sequences | None = None) -> UserKNN:
         """Keep M: nothing is computed before somebody asks."""
+        self.remember(train)
         self.matrix = interactions(train)
         self.norms = np.sqrt(np.diff(self.matrix.indptr)).astype(np.float32)
         return self
 
-    def score(self, histories: list[np.ndarray]) -> np.ndarray:
+    def score(self, histories: Sequence[np.ndarray]) -> np.ndarray:
         """float32 (B, V). A user of the training part is a neighbour of their own history.
 
         ``history_matrix`` says what a history may be.
         """
-        h = history_matrix(histories, fitted(self, "matrix").shape[1])
+        h = history_matrix(histories, self.fitted().matrix.shape[1])
         w = product(h, self.matrix.T.tocsr())
         w.data /= self.norms[w.indices]
         rows = np.repeat(np.arange(w.shape[0]), np.diff(w.indptr))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,17 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from sklearn.preprocessing import normalize
 
-from nbrec import checks, experiment, files, metrics, paths, recommenders, records
+from nbrec import checks, experiment, files, metrics, paths, provenance, recommenders
+from nbrec.content import ContentRecommender, Encoded
 from nbrec.data import encoders, movielens, text
 from nbrec.evaluate import evaluate
 from nbrec.files import atomic
-from nbrec.models.content import Content
 from nbrec.models.fusion import EarlyFusion
 from nbrec.models.graph import Graph
 from nbrec.profiles import Chosen, Profile, get_profile
 from nbrec.sequences import Fold, Sequences
 from nbrec.train import LearningCurve, below
+from nbrec.trained import GraphRecommender, Trained
 
 FOLDER = paths.MODELS
 FILMS = "films.csv.gz"
@@ -86,16 +87,7 @@ class Bundle:
         Raises:
             ValueError: it is no list, or a movieId is no whole number, or out of range.
         """
-        listed = isinstance(movies, Iterable) and not isinstance(movies, str | bytes)
-        if not listed or getattr(movies, "ndim", 1) != 1:
-            raise ValueError(f"movies={movies!r}: expected a list of movieIds; of a single one "
-                             "make [movieId]")
-        movies = list(movies)
-        for place, movie in enumerate(movies):
-            checks.whole(f"movies[{place}]", movie, high=2**63 - 1)
-        movies = np.array(movies, np.int64)
-        known = np.isin(movies, self.catalogue)
-        return np.searchsorted(self.catalogue, movies[known]), movies[~known]
+        return checks.movie_ids(movies, self.catalogue)
 
 
 def train(name: str, profile: Profile | str = "sample", fold: int = 0,
@@ -120,15 +112,14 @@ def train(name: str, profile: Profile | str = "sample", fold: int = 0,
     data = movielens.load(profile.dataset) if data is None else data
     sequences = experiment.make_sequences(profile, data)
     split = experiment.make_folds(profile, sequences)[fold]
-    parts = experiment.parts(profile, name)
-    reads = {parts.base, *parts.contexts} & set(recommenders.CONTENT)
+    reads = any(part.reads for part in recommenders.models_in(profile.chosen(name).name))
     documents = text.documents(data.movies, None, data.tags) if reads else None
     model = _create(profile, name, fold, documents)
     train_part, validation, test = split.parts(sequences)
     others, moved = None, {}
-    if parts.base in recommenders.CONTENT:
-        others = _fit_content(model, sequences.catalogue)
-    elif hasattr(model, "train_settings"):
+    if isinstance(model, ContentRecommender):
+        others = _fit_content(model, train_part)
+    elif isinstance(model, Trained):
         model.fit(train_part, validation, others=test.histories())
         moved = _round(model, test)
     else:
@@ -139,7 +130,7 @@ def train(name: str, profile: Profile | str = "sample", fold: int = 0,
     settings = {"profile": profile.name, "dataset": data.name,
                 "model": dict(profile.models[name])}
     return Bundle(name, model, sequences, split, settings, measured | moved,
-                  records.provenance(experiment.device_of(model)), others)
+                  provenance.facts(model.device), others)
 
 
 def check(name: str, profile: Profile, fold: int) -> None:
@@ -149,44 +140,32 @@ def check(name: str, profile: Profile, fold: int) -> None:
         ValueError: the profile has no such model or fold, a bundle cannot hold it, or its weights
             are not there.
     """
-    if name not in profile.models:
-        raise ValueError(f"profile {profile.name!r} has no model {name!r}; expected one of "
-                         f"{', '.join(profile.models)}")
     checks.whole("fold", fold, high=profile.n_folds - 1)
-    parts = experiment.parts(profile, name)
-    if parts.user or parts.base == "tfidf":
+    chosen = profile.chosen(name)
+    if chosen.parts.user or chosen.parts.base == "tfidf":
         raise ValueError(f"{name}: a bundle holds no user vectors and no sparse ones; choose "
                          f"another model, such as {', '.join(NAMES)}")
-    kind, _, contexts = _settings(name, profile.models[name])
-    for context, label in contexts.items():
-        if label not in profile.models or experiment.parts(profile, label).base != context:
+    for context, label in chosen.contexts.items():
+        if label not in profile.models or profile.chosen(label).parts.base != context:
             raise ValueError(f"profile {profile.name!r} has no model {label!r} that is {context}, "
                              f"of which {name} is made; expected it among its models")
-    if any(profile.chosen(m).train_share < 1 for m in (name, *contexts.values())):
+    if any(profile.chosen(m).train_share < 1 for m in (name, *chosen.contexts.values())):
         raise ValueError(f"{name}: a bundle is trained on all training users; expected settings "
                          "without a train_share")
-    if reason := recommenders.missing(kind):
+    if reason := recommenders.missing(chosen.name):
         raise ValueError(reason)
-
-
-def _settings(label: str, settings: Mapping[str, Any]
-              ) -> tuple[str, dict[str, Any], dict[str, str]]:
-    """Of a label of a profile the model's name, its own settings, and context -> label."""
-    chosen = Chosen.read(label, settings)
-    contexts = {c: c for c in recommenders.parse(chosen.name).contexts} | dict(chosen.contexts)
-    return chosen.name, chosen.settings, contexts
 
 
 def _create(profile: Profile, label: str, fold: int, documents: pd.Series | None) -> Any:
     """The model and its contexts, seeded as in the experiment."""
-    name, settings, contexts = _settings(label, profile.models[label])
-    if name not in (*recommenders.CLASSICAL, *recommenders.CONTENT):
-        settings["seed"] = experiment.seed_of(profile, fold)
-    made = {c: _create(profile, other, fold, documents) for c, other in contexts.items()}
-    return recommenders.create(name, documents, made, **settings)
+    chosen = profile.chosen(label)
+    if recommenders.models_in(chosen.name)[0].trained:
+        chosen.settings["seed"] = profile.seed_of(fold)
+    made = {c: _create(profile, other, fold, documents) for c, other in chosen.contexts.items()}
+    return recommenders.create(chosen.name, documents, made, **chosen.settings)
 
 
-def _fit_content(model: Any, catalogue: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _fit_content(model: Encoded, train: Sequences) -> tuple[np.ndarray, np.ndarray]:
     """Fit a content model, its vectors rounded to whole numbers up to ``COARSE``.
 
     Returns:
@@ -195,15 +174,11 @@ def _fit_content(model: Any, catalogue: np.ndarray) -> tuple[np.ndarray, np.ndar
     movies = model.documents.index.to_numpy()
     raw = encoders.encode(model.documents, model.encoder)
     whole = np.round(COARSE * raw / np.abs(raw).max(1, keepdims=True))
-    inside = np.isin(movies, catalogue)
+    inside = np.isin(movies, train.catalogue)
     order = np.argsort(movies[inside])
-    _set_content(model, whole[inside][order])
+    model.remember(train)
+    model.keep(normalize(whole[inside][order].astype(np.float32)))
     return movies[~inside], normalize(whole[~inside].astype(np.float32))
-
-
-def _set_content(model: Any, vectors: np.ndarray) -> None:
-    model.vectors = normalize(vectors.astype(np.float32))
-    model.model, model.frozen = Content(model.vectors), None
 
 
 def _round(model: Any, test: Sequences) -> dict[str, float]:
@@ -236,7 +211,7 @@ def save(bundle: Bundle, folder: str | Path = FOLDER) -> Path:
         for key, rows in (("others/vectors", vectors), ("model/vectors", model.vectors)):
             whole = np.round(COARSE * rows / np.abs(rows).max(1, keepdims=True))
             tensors[key] = torch.from_numpy(whole.astype(np.int8))
-    elif hasattr(model, "train_settings"):
+    elif isinstance(model, Trained):
         tensors |= {f"model/{k}": v.half().cpu().contiguous().clone() if v.is_floating_point()
                     else v.cpu() for k, v in model.model.state_dict().items()}
     meta = {"schema": SCHEMA, "name": bundle.name, "fold": fold.index,
@@ -326,25 +301,24 @@ def _vectors(tensor: torch.Tensor, n: int) -> np.ndarray:
 
 def _restore(meta: dict, weights: dict[str, torch.Tensor], sequences: Sequences, fold: Fold) -> Any:
     """The fitted model of a file."""
-    name, settings, _ = _settings(meta["name"], meta["settings"]["model"])
-    parts = recommenders.parse(name)
+    chosen = Chosen.read(meta["name"], meta["settings"]["model"])
     train_part, validation, test = fold.parts(sequences)
-    model = recommenders.create(name, pd.Series(dtype=str), **settings)
-    if name in recommenders.CONTENT:
-        _set_content(model, _vectors(weights["vectors"], sequences.n_items))
-        return model
-    if name in recommenders.CLASSICAL:
+    model = recommenders.create(chosen.name, pd.Series(dtype=str), **chosen.settings)
+    if not isinstance(model, ContentRecommender | Trained):
         return model.fit(train_part, validation)
-    if name in recommenders.GRAPHS:
+    model.remember(train_part)
+    if isinstance(model, ContentRecommender):
+        return model.keep(_vectors(weights["vectors"], sequences.n_items))
+    if isinstance(model, GraphRecommender):
         histories = [train_part[u] for u in range(len(train_part))]
         if not model.inductive:
             histories += validation.histories() + test.histories()
         model.model = model.build(Graph(histories, sequences.n_items), **model.settings)
     else:
         model.model = model.build(sequences.n_items, **model.settings)
-        if parts.items:
+        if chosen.parts.items:
             width = model.model.embedding.embedding_dim
-            frozen = {c: weights[f"early.frozen_{c}"] for c in parts.items}
+            frozen = {c: weights[f"early.frozen_{c}"] for c in chosen.parts.items}
             for context, rows in frozen.items():
                 if rows.ndim != 2 or len(rows) != sequences.n_items:
                     raise ValueError(f"vectors of {context} of shape {tuple(rows.shape)}: expected "

@@ -14,9 +14,11 @@ from nbrec import checks, metrics
 from nbrec.evaluate import top_items
 from nbrec.models.item_knn import ItemKNN
 from nbrec.models.next_item import evaluating
+from nbrec.models.recommender import Context
 from nbrec.models.transformer import TransformerBlock
 from nbrec.models.user_knn import UserKNN
 from nbrec.play.bundle import Bundle
+from nbrec.trained import SequenceRecommender
 
 SILENT = 1e-9  # scores up to here are 0 but for rounding
 MAX_SEED = 2**32 - 1  # networkx takes no larger one
@@ -176,16 +178,16 @@ def explain(bundle: Bundle, history: np.ndarray, item: int) -> tuple[pd.DataFram
     if not len(history):
         raise ValueError("an empty history explains nothing: give at least one film")
     model = bundle.recommender
-    network = getattr(model, "model", None)
+    network = model.model if isinstance(model, SequenceRecommender) else None
     item = _one("item", item, len(bundle.catalogue))
     if isinstance(model, ItemKNN):
         weights, how = model.contributions(history, item), "contributions"
-    elif isinstance(getattr(network, "blocks", [None])[-1], TransformerBlock):
-        history = history[-network.max_length:]
-        weights, how = attention(network, history), "attention"
     else:
-        history = history[-getattr(network, "max_length", len(history)):]
-        weights, how = _left_out(model, history, item), "left out"
+        history = history if network is None else history[-network.max_length:]
+        if network is not None and isinstance(network.blocks[-1], TransformerBlock):
+            weights, how = attention(network, history), "attention"
+        else:
+            weights, how = _left_out(model, history, item), "left out"
     return pd.DataFrame({"item": history, "weight": weights.astype(float)}), how
 
 
@@ -216,9 +218,9 @@ def vectors(bundle: Bundle) -> np.ndarray:
         ValueError: the model has no vectors of films.
     """
     model = bundle.recommender
-    if hasattr(model, "items"):
-        return model.items().cpu().numpy()
-    if hasattr(getattr(model, "model", None), "item_vectors"):
+    if isinstance(model, Context):
+        return model.item_vectors().cpu().numpy()
+    if isinstance(model, SequenceRecommender):
         network = model.model
         items = torch.arange(len(bundle.catalogue), device=network.embedding.weight.device)
         with torch.inference_mode(), evaluating(network):

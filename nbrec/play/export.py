@@ -19,6 +19,7 @@ from nbrec.models import mamba
 from nbrec.models.next_item import NextItemModel
 from nbrec.models.transformer import TransformerBlock
 from nbrec.play.bundle import Bundle
+from nbrec.trained import SequenceRecommender
 
 SMALL = 1000  # numbers: smaller tensors are not worth a cast
 
@@ -65,9 +66,9 @@ def export(bundle: Bundle, path: str | Path) -> Path:
     Raises:
         ValueError: the bundle holds no sequence model, or one that needs vectors of users.
     """
-    network = getattr(bundle.recommender, "model", None)
-    if not isinstance(network, NextItemModel):
+    if not isinstance(bundle.recommender, SequenceRecommender):
         raise ValueError(f"{bundle.name} is no sequence model: there is nothing to export")
+    network = bundle.recommender.model
     if network.late is not None:
         raise ValueError(f"{bundle.name} needs a vector of each user, which a page does not have: "
                          "expected a model without late fusion")

@@ -16,9 +16,9 @@ from nbrec.book.orders import MeanRanks
 from nbrec.book.plots.style import (
     BLUE,
     INK,
-    MODEL_LABELS,
     MUTED,
     PAPER,
+    UNKNOWN,
     VERMILION,
     WIDTH,
     metric_label,
@@ -91,7 +91,7 @@ def intervals(ax: plt.Axes, lines: Mapping[str, np.ndarray], ticks: Sequence[str
     """
     for number, (name, values) in enumerate(lines.items()):
         label, colour, marker = model_style(name)
-        if name not in MODEL_LABELS:
+        if colour == UNKNOWN[0]:
             colour, marker = f"C{number}", "osD^vP"[number % 6]
         mean, low, high = np.asarray(values, float).T
         places = np.flatnonzero(~np.isnan(mean))

@@ -9,57 +9,22 @@ from __future__ import annotations
 from functools import cache
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axis import Axis
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.ticker import FuncFormatter
 
+from nbrec import recommenders
 from nbrec.book import sweeps
 from nbrec.metrics import METRICS
 from nbrec.profiles import PROFILES
+from nbrec.recommenders import MODELS
 
 WIDTH = 7.2  # inches; an inch of SVG is 96 pixels
 INK, MUTED, GRID, PAPER = "#1f2933", "#66717d", "#dfe3e8", "#ffffff"
 BLUE, VERMILION = "#0072B2", "#D55E00"
 
-# Okabe and Ito's colours stay apart for colour-blind eyes. Each family has one hue and varies its
-# lightness; markers tell its members apart without colour.
-_MODELS = {  # name: (label, colour, marker)
-    "popularity": ("Popularity", "#8c959f", "*"),
-    "markov": ("Markov chain", "#57606a", "v"),
-    "ease": ("EASE", "#000000", "P"),
-    "item-knn": ("Item-KNN", "#E69F00", "D"),
-    "user-knn": ("User-KNN", "#B87A00", "<"),
-    "svd": ("SVD", "#7A5200", ">"),
-    "tfidf": ("TF-IDF", "#F0C75E", "^"),
-    "transformer": ("Transformer", BLUE, "o"),
-    "sasrec": ("SASRec", "#4C3BCF", "X"),
-    "mamba": ("Mamba", "#56B4E9", "s"),
-    "mamba4rec": ("Mamba4Rec", "#2A8FBD", "8"),
-    "xlstm": ("xLSTM", "#003F66", "^"),
-    "gcn": ("GCN", "#8FD3BC", "v"),
-    "lightgcn": ("LightGCN", "#00B386", "p"),
-    "gat": ("GAT", "#006B4E", "h"),
-    "minibert": ("MiniBERT", "#C9A227", "d"),
-    "modernbert": ("ModernBERT", "#8A6D00", "d"),
-}
-_CONTEXTS = {"gat": "GAT", "lightgcn": "LightGCN", "gcn": "GCN", "minibert": "MiniBERT",
-             "modernbert": "ModernBERT", "tfidf": "TF-IDF"}
-_RAMPS = {  # one colour per context, in their order
-    "transformer": ("#D95400", "#722D00", "#FF7014", "#FFA76E", "#993C00", "#FFD2B5"),
-    "mamba": ("#C75699", "#702552", "#D580B3", "#E3ABCD", "#97326F", "#EECBE0"),
-    "xlstm": ("#A860CA", "#682C82", "#BD87D7", "#D3AEE4", "#8137A5", "#EAD9F2"),
-}
-for _backbone, _ramp in _RAMPS.items():
-    for (_context, _label), _colour in zip(_CONTEXTS.items(), _ramp, strict=True):
-        _MODELS[f"{_backbone}+{_context}"] = (
-            f"{_MODELS[_backbone][0]} + {_label}", _colour, _MODELS[_backbone][2])
-for _name, _colours in {"transformer+gat": ("#E8894F", "#A33F00"),
-                        "xlstm+gat": ("#D9BFE8", "#54206E")}.items():
-    for _end, _words, _colour, _marker in (("", "user", _colours[0], "8"),
-                                           ("-literal", "user (literal)", _colours[1], "H")):
-        _MODELS[f"{_name}+gat-user{_end}"] = (f"{_MODELS[_name][0]} + {_words}", _colour, _marker)
-MODEL_LABELS = {name: label for name, (label, _, _) in _MODELS.items()}
-MODEL_COLOURS = {name: colour for name, (_, colour, _) in _MODELS.items()}
-MODEL_MARKERS = {name: marker for name, (_, _, marker) in _MODELS.items()}
+UNKNOWN = "#444c56", "X"  # colour and marker of what has no entry in `recommenders.MODELS`
 METRIC_LABELS = {
     "seconds": "seconds (fit and scoring)",
     "seconds_fit": "seconds to fit",
@@ -129,12 +94,28 @@ def use_style() -> None:
 
 
 def model_style(name: str) -> tuple[str, str, str]:
-    """Label, colour and marker of a model; grey and a cross for one that has none of its own."""
-    words = {"-user-literal": "user (literal)", "-user": "user", "gat-inductive": "GAT (inductive)"}
-    parts = [next((word for end, word in words.items() if part.endswith(end)),
-                  _CONTEXTS.get(part, _MODELS.get(part, (part,))[0])) for part in name.split("+")]
-    label = " + ".join(parts)
-    return _MODELS.get(name, (label, "#444c56", "X"))
+    """Label, colour and marker of a model, as its entry in `recommenders.MODELS` has them; grey and
+    a cross for what has none."""
+    try:
+        parts = recommenders.parse(name)
+    except ValueError:
+        return " + ".join(map(_spelt, name.split("+"))), *UNKNOWN
+    user = [f"user{' (literal)' * parts.literal}"] if parts.user else []
+    label = " + ".join([*map(_spelt, (parts.base, *parts.items)), *user])
+    if parts.base not in MODELS:
+        return label, *UNKNOWN
+    model, joined = MODELS[parts.base], name.partition("+")[2]
+    marker = model.marker if not parts.user else "H" if parts.literal else "8"
+    if not joined:
+        return label, model.colour, marker
+    white = 0.3 + 0.5 * list(MODELS).index(parts.contexts[0]) / len(MODELS)
+    red, green, blue = (1 - white) * np.array(to_rgb(model.colour)) + white
+    return label, model.hybrids.get(joined, to_hex((red, green, blue))), marker
+
+
+def _spelt(part: str) -> str:
+    stem = part.removesuffix("-inductive")  # a graph of the training users alone
+    return (MODELS[stem].label if stem in MODELS else stem) + " (inductive)" * (stem != part)
 
 
 def model_label(name: str) -> str:
