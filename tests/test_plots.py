@@ -231,9 +231,9 @@ def test_matrices_share_a_scale_only_in_an_equation():
 
 
 def test_matrices_with_numbers_need_no_bar_of_colours():
-    fig = plots.matrices({"a": np.array([[10.0, 62.04]])}, ["row"], numbers="{:.1f}")
-    assert len(fig.axes) == 1 and texts(fig.axes[0]) == ["10.0", "62.0"]
-    assert [to_rgb(t.get_color()) for t in fig.axes[0].texts] == [
+    fig = plots.matrices({"a": np.array([[10.0, 62.04, math.nan]])}, ["row"], numbers="{:.1f}")
+    assert len(fig.axes) == 1 and texts(fig.axes[0]) == ["10.0", "62.0", ""]
+    assert [to_rgb(t.get_color()) for t in fig.axes[0].texts[:2]] == [
         to_rgb(plots.INK), to_rgb(plots.PAPER)]
 
 
