@@ -176,7 +176,8 @@ def matrices(
         if not numbers:
             fig.colorbar(image, ax=ax, orientation="horizontal", shrink=0.8, aspect=16)
         for (i, j), value in np.ndenumerate(values) if numbers else ():
-            ax.text(j, i, "" if np.isnan(value) else numbers.format(value), ha="center", va="center",
+            ax.text(j, i, "" if np.isnan(value) else numbers.format(value), ha="center",
+                    va="center",
                     fontsize=None if signs is not None else 8 if len(panels) < 3 else 6,
                     color=PAPER if abs(value) > 0.6 * high else INK)
         if signs is not None:
