@@ -165,7 +165,7 @@ def test_every_floor_of_the_package_stands_on_those_below():
 
 # Numbers in prose that no `says` stands behind yet: no chapter may have more.
 UNCHECKED = {
-    "00": 2, "01": 3, "02": 9, "03": 8, "04": 8, "05": 4, "06": 11, "07": 5, "08": 2, "09": 15,
+    "00": 2, "01": 3, "02": 9, "03": 7, "04": 5, "05": 4, "06": 9, "07": 4, "08": 0, "09": 2,
     "10": 5, "11": 22, "12": 27, "13": 4, "14": 3, "15": 5, "16": 8, "17": 1, "18": 7, "19": 11}
 
 

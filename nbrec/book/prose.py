@@ -197,7 +197,7 @@ def _sentences(text: str) -> list[str]:
 
 def _plain(text: str) -> str:
     """Markdown without what is no prose."""
-    for pattern in (r"(?s)```.*?```", r"(?ms)^:::.*?^:::", r"(?s)\$\$.*?\$\$",
+    for pattern in (r"(?s)(````+).*?\1", r"(?s)```.*?```", r"(?ms)^:::.*?^:::", r"(?s)\$\$.*?\$\$",
                     r"(?<!\\)\$[^$\n]+\$", r"\{\w+(:\w+)?\}`[^`]*`", r"`[^`]*`",
                     r"(?<=\])\([^)]*\)", r"https?://\S+", r"(?m)^#+ .*$", r"(?m)^\|.*$",
                     r"<[^>]+>"):
