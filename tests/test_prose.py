@@ -87,7 +87,8 @@ def test_numbers_without_a_check_are_found(tmp_path):
         "Table 5.1 and sections 3.2 to 3.4.", TEXT, '> says("0.197", x)\nsays("12%", y)',
         "## Next\n\nAgain 0.197, and $x = 0.5$, `k=300`, [0.9](a_0.9.html), 11 folds.\n\n"
         "| 0.4 | 0.5 |\n| --- | --- |\n\n```\n0.77\n```\n\n13. Thirteenth\n\n"
-        "````{dropdown} Solution\nIt is 0.6.\n```python\nprint(0.88)\n```\n````\n", '> says("0.3", x)')
+        "````{dropdown} Solution\nIt is 0.6.\n```python\nprint(0.88)\n```\n````\n",
+        '> says("0.3", x)')
     found = unchecked(path)
     assert [(u.cell, u.number) for u in found] == [
         (0, "0.3"), (1, "+.021"), (1, "12,839"), (1, "\u22120.5"), (3, "0.197"),
