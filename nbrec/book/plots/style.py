@@ -23,6 +23,7 @@ from nbrec.recommenders import MODELS
 WIDTH = 7.2  # inches; an inch of SVG is 96 pixels
 INK, MUTED, GRID, PAPER = "#1f2933", "#66717d", "#dfe3e8", "#ffffff"
 BLUE, VERMILION = "#0072B2", "#D55E00"
+CYCLE = (BLUE, VERMILION, "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
 
 UNKNOWN = "#444c56", "X"  # colour and marker of what has no entry in `recommenders.MODELS`
 METRIC_LABELS = {
@@ -65,9 +66,7 @@ def use_style() -> None:
             "axes.spines.right": False,
             "axes.grid": True,
             "axes.axisbelow": True,
-            "axes.prop_cycle": plt.cycler(
-                color=[BLUE, VERMILION, "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000"]
-            ),
+            "axes.prop_cycle": plt.cycler(color=CYCLE),
             "grid.color": GRID,
             "grid.linewidth": 0.7,
             "text.color": INK,

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from nbrec.book.plots.style import metric_label, model_label, model_style
+from nbrec.book.plots.style import CYCLE, metric_label, model_label, model_style
 from nbrec.sequences import Sequences
 
 
@@ -19,7 +19,8 @@ def show_plotly(fig: Any, name: str) -> Any:
     """Show a Plotly figure: inside the book without any request, elsewhere as Plotly does.
 
     Args:
-        fig: a plotly Figure; it gets a white ground, and narrow margins if it sets none.
+        fig: a plotly Figure; it gets a white ground, the book's colours, and narrow margins if it
+            sets none.
         name: id of the element, unique on its page; fixed, so that the page stays the same.
 
     Returns:
@@ -27,7 +28,8 @@ def show_plotly(fig: Any, name: str) -> Any:
         `fig.show()`.
     """
     narrow = {"l": 10, "r": 10, "t": 40 if fig.layout.title.text else 10, "b": 10}
-    fig.update_layout(template="plotly_white", margin=narrow | fig.layout.margin.to_plotly_json())
+    fig.update_layout(template="plotly_white", colorway=CYCLE,
+                      margin=narrow | fig.layout.margin.to_plotly_json())
     if os.environ.get("NBREC_BOOK") != "1":
         return fig.show()
     from IPython.display import HTML
