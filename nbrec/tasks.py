@@ -53,7 +53,7 @@ class Task:
         began = time.perf_counter()
         self._fit(train, validation, test.histories(), progress)
         seconds = {"fit": time.perf_counter() - began}
-        history = self.model.history
+        curve = self.model.curve
         if history is not None:  # epochs from before an interruption count as well, contexts apart
             seconds["fit"] = sum(history.seconds)
         if isinstance(self.model, SequenceRecommender) and self.model.contexts:
@@ -66,7 +66,7 @@ class Task:
             "data": self.facts["data"]
             | {"n_train": len(train), "n_validation": len(validation), "n_test": len(asked)},
             "seconds": {k: round(v, 4) for k, v in (seconds | {"score": result.seconds}).items()},
-            "history": None if history is None else _rounded_history(asdict(history)),
+            "history": None if curve is None else _rounded_history(asdict(curve)),
             "provenance": provenance.facts(self.model.device),
             **measures(result, train, asked),
         }

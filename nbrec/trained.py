@@ -107,9 +107,9 @@ class GraphRecommender(Trained):
             histories += validation.histories() + list(others)
         with training.seeded(self.train_settings.seed):
             self.model = self.build(graph.Graph(histories, part.n_items), **self.settings)
-        self.history = training.fit_graph(self.model, part, validation, self.train_settings,
-                                          progress, checkpoint)
-        self.seconds = sum(self.history.seconds)
+        self.curve = training.fit_graph(self.model, part, validation, self.train_settings,
+                                        progress, checkpoint)
+        self.seconds = sum(self.curve.seconds)
         self.remember(train)
         return self
 
@@ -217,9 +217,9 @@ class SequenceRecommender(Trained):
         users = None
         if self.parts.user:
             users = (self._user_vectors(part, train=True), self._user_vectors(validation))
-        self.history = training.fit(self.model, part, validation, self.train_settings, progress,
-                                    checkpoint, users)
-        self.seconds = sum(self.history.seconds)
+        self.curve = training.fit(self.model, part, validation, self.train_settings, progress,
+                                  checkpoint, users)
+        self.seconds = sum(self.curve.seconds)
         self.remember(train)
         return self
 

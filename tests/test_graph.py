@@ -254,7 +254,7 @@ def test_a_training_that_was_cut_off_goes_on(tmp_path):
     path = tmp_path / "c.safetensors"
     fitted(3, path)
     resumed, whole = fitted(6, path), fitted(6)
-    assert resumed.history.train_loss == whole.history.train_loss
+    assert resumed.curve.train_loss == whole.curve.train_loss
     assert np.array_equal(resumed.score(held.histories()), whole.score(held.histories()))
     with pytest.raises(ValueError, match="another run"):  # of a graph with other edges
         fitted(6, path, others=[np.array([0, 1])])

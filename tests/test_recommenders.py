@@ -37,7 +37,7 @@ def test_a_setting_that_no_model_has_is_refused_before_training():
 
 def test_settings_reach_the_model_and_the_training(fitted):
     assert fitted.model.embedding.weight.shape == (12, 8) and fitted.model.blocks[0].n_heads == 2
-    assert fitted.train_settings.learning_rate == 0.01 and len(fitted.history.seconds) == 1
+    assert fitted.train_settings.learning_rate == 0.01 and len(fitted.curve.seconds) == 1
 
 
 def test_scores_come_back_in_the_order_of_the_histories(fitted):
@@ -134,8 +134,8 @@ def test_a_context_that_is_fitted_is_not_fitted_again():
     hybrid = recommenders.create("mamba+lightgcn", contexts={"lightgcn": context}, d_model=8,
                                  max_epochs=1).fit(data(), data())
     assert torch.equal(hybrid.model.early.frozen_lightgcn, before)
-    assert len(context.history.seconds) == 2
-    assert hybrid.context_seconds == {"lightgcn": sum(context.history.seconds)}
+    assert len(context.curve.seconds) == 2
+    assert hybrid.context_seconds == {"lightgcn": sum(context.curve.seconds)}
 
 
 def test_a_film_without_a_document_scores_nothing():

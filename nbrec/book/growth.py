@@ -53,12 +53,12 @@ def step_cost(model: str, length: int, batch: int = 8, d_model: int = 128, n_ite
     rng = np.random.default_rng(0)
     items = rng.integers(0, n_items, (batch, length + 1))
     real = np.ones((batch, length), bool)
-    batch = [MicroBatch(items[:, :-1], real, np.flatnonzero(real), items[:, 1:].ravel())]
+    micro_batch = MicroBatch(items[:, :-1], real, np.flatnonzero(real), items[:, 1:].ravel())
     before = peak_megabytes(trainer.device)
     seconds = []
     for _ in range(repeats + 1):
         began = time.perf_counter()
-        trainer.step(batch)
+        trainer.step([micro_batch])
         if trainer.device == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)

@@ -26,7 +26,7 @@ class Recommender:
 
     name = ""  # that it was created by
     catalogue: np.ndarray | None = None  # int64 (V,): the movieId of each index; None before fit
-    history: Any = None  # the ``train.LearningCurve`` of a training in epochs
+    curve: Any = None  # the ``train.LearningCurve`` of a training in epochs
     seconds = 0.0  # that the fit took, where it is known better than by whoever waited
     device = "cpu"  # where its numbers were computed: "cuda" or "cpu"
 

@@ -326,7 +326,7 @@ def _restore(meta: dict, weights: dict[str, torch.Tensor], sequences: Sequences,
             model.model.early = EarlyFusion(frozen, width)
     model.model.load_state_dict({k: v.float() for k, v in weights.items()})
     model.model.eval()
-    model.history = LearningCurve()
+    model.curve = LearningCurve()
     return model
 
 
