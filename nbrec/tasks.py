@@ -54,8 +54,8 @@ class Task:
         self._fit(train, validation, test.histories(), progress)
         seconds = {"fit": time.perf_counter() - began}
         curve = self.model.curve
-        if history is not None:  # epochs from before an interruption count as well, contexts apart
-            seconds["fit"] = sum(history.seconds)
+        if curve is not None:  # epochs from before an interruption count as well, contexts apart
+            seconds["fit"] = sum(curve.seconds)
         if isinstance(self.model, SequenceRecommender) and self.model.contexts:
             seconds["context"] = sum(self.model.context_seconds.values())
         chosen = self.facts["settings"]["evaluation"]

@@ -108,7 +108,7 @@ class Context(Protocol):
     """
 
     catalogue: np.ndarray | None
-    history: Any
+    curve: Any
     seconds: float
 
     def fit(self, train: Sequences, validation: Sequences | None = None) -> Any:
