@@ -1,3 +1,6 @@
+import math
+
+import pytest
 from test_records import save
 
 from nbrec import records
@@ -70,3 +73,31 @@ def test_a_model_without_some_fold_is_not_complete(tmp_path):
     assert sorted(zip(whole["variant"], whole["model"], whole["fold"], strict=True)) == [
         *(("original", "ease", fold) for fold in range(3)),
         *(("truncated", model, fold) for model in ("ease", "svd") for fold in range(2))]
+
+
+def test_times_are_means_of_the_parts(tmp_path):
+    run(tmp_path, "gat", seconds=[2, 8], fit=20, score=1)
+    run(tmp_path, "mamba+gat", seconds=[5], fit=10, score=3, context=99)
+    run(tmp_path, "ease", fit=4, score=2)
+    t = costs.times(costs.steady(records.load_records(tmp_path)))
+    assert t.loc["gat", ["fit", "score", "epochs", "steady", "slowed"]].tolist() == [
+        4, 1, 2, 5, 20 / 4]
+    assert t.loc["mamba+gat", ["fit", "contexts", "steady"]].tolist() == [5, 4, 12]
+    assert math.isnan(t.loc["ease", "contexts"]) and math.isnan(t.loc["ease", "epoch_seconds"])
+
+
+def test_the_front_has_a_test_for_each_step(tmp_path):
+    """Cheap and poor, dear and good, dear and poor, and a model with a fold less."""
+    for fold in range(3):
+        for model, fit, hit in (("svd", 1, 30 + fold), ("ease", 10, 90 - fold),
+                                ("item-knn", 20, 50)):
+            run(tmp_path, model, fit=fit, score=0, fold=fold, ranks=[1] * hit + [99] * (99 - hit))
+    run(tmp_path, "mamba", fit=0.1, score=0, ranks=[1] * 99)
+    df = costs.steady(records.load_records(tmp_path))
+    front = costs.front(df, "hr@20")
+    assert front["model"].tolist() == ["svd", "ease"] and front["steady"].tolist() == [1, 10]
+    step = front.iloc[1]
+    assert step["times"] == 10 and step["difference"] == pytest.approx((89 - 31) / 99, abs=1e-5)
+    assert step["low"] < step["difference"] < step["high"] and math.isnan(front["times"][0])
+    found = costs.within(front, {"soon": 0.5, "now": 1, "later": 60})
+    assert found["model"].tolist() == ["", "svd", "ease"] and math.isnan(found["value"].iloc[0])

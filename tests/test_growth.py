@@ -1,6 +1,7 @@
 """Exponents and crossings from costs that are known; one real measurement."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from nbrec.book import growth
@@ -53,3 +54,14 @@ def test_the_timed_item_comes_after_a_history(monkeypatch, model, before):
     monkeypatch.setattr(NextItemModel, "step", watched)
     assert growth.next_item_cost(model, 5, d_model=16, n_items=50, repeats=3) > 0
     assert seen == [*range(before), before, before, before]
+
+
+def test_steps_stand_beside_the_thesis_from_the_shortest_history_on():
+    steps = pd.DataFrame([("mamba", 20, 2.0), ("mamba", 200, 8.0), ("mamba", 999, 1.0)],
+                         columns=["model", "length", "seconds"])
+    out = growth.beside_thesis(steps)
+    assert out.index.tolist() == [20, 60, 90, 200]
+    assert out["ours, ratio", "mamba"].dropna().to_dict() == {20: 1, 200: 4}
+    assert out.loc[200, ("thesis, ratio", "transformer")] == pytest.approx(29.98 / 2.07)
+    assert "ours, ratio" not in growth.beside_thesis(steps.iloc[:0])
+    assert {*growth.load()["model"]} == set(growth.MODELS)

@@ -8,6 +8,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from nbrec.book import plots
+from nbrec.book.costs import pareto_front
 
 pytestmark = pytest.mark.usefixtures("style")
 
@@ -23,7 +24,7 @@ def test_the_front_by_hand():
     costs, values = [1, 2, 3, 4, 2, 5], [0.1, 0.3, 0.2, 0.4, 0.3, 0.4]
     # The third costs more than the second for less; the last costs more than the fourth for the
     # same; the second and fifth are alike.
-    assert plots.pareto_front(costs, values).tolist() == [True, True, False, True, True, False]
+    assert pareto_front(costs, values).tolist() == [True, True, False, True, True, False]
 
 
 def test_the_front_is_what_a_plain_double_loop_finds():
@@ -32,7 +33,7 @@ def test_the_front_is_what_a_plain_double_loop_finds():
     plain = [not any((c <= cost and v >= value) and (c < cost or v > value)
                      for c, v in zip(costs, values, strict=True))
              for cost, value in zip(costs, values, strict=True)]
-    assert plots.pareto_front(costs, values).tolist() == plain and 0 < sum(plain) < 60
+    assert pareto_front(costs, values).tolist() == plain and 0 < sum(plain) < 60
 
 
 # --- accuracy against time -----------------------------------------------------------------------

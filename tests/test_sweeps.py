@@ -71,3 +71,16 @@ def test_nothing_tried_is_an_empty_table(tmp_path):
     run(tmp_path, "ease")
     assert sweeps.tried(records.load_records(tmp_path)).empty
     assert sweeps.tried(pd.DataFrame()).empty
+
+
+def test_a_sweep_stands_beside_the_thesis(tmp_path):
+    usual = {"name": "transformer", "d_model": 128, "d_ff": 512}
+    run(tmp_path, "transformer", seconds=[60, 60], score=0, settings=usual)
+    run(tmp_path, "narrow", seconds=[30], score=0, settings=usual | {"d_model": 64, "d_ff": 256})
+    tried = sweeps.tried(records.load_records(tmp_path), ["hr@20"])
+    out = sweeps.beside_thesis("3.2", tried, "d_model").set_index(["source", "metric", "value"])
+    assert out.loc[("thesis", "hr@20", 512), "mean"] == 0.329
+    assert out.loc[("ours", "minutes"), "mean"].to_dict() == {64: 0.5, 128: 2}
+    assert out.loc[("ours", "hr@20", 64), "mean"] == pytest.approx(2 / 3)
+    assert "users" not in out.index.get_level_values("metric")
+    assert set(sweeps.beside_thesis("2.1", tried.iloc[:0], "train_share")["source"]) == {"thesis"}

@@ -138,3 +138,15 @@ def test_an_error_is_one_line_on_the_command_line(tmp_path, capsys):
     said = capsys.readouterr().err.split("ties: error: ")[1]
     assert stopped.value.code == 2 and said.count("\n") == 1
     assert said.startswith("no user is left") and said.endswith("left_truncate.\n")
+
+
+def test_an_order_is_held_against_chance():
+    rows = [("d", "ease", "A", o, 10, h, 0.1, 0.02) for o, h in (
+        ("file", 0.3), ("random", 0.1), ("random", 0.3), ("id", 0.1))]
+    rows.append(("d", "svd", "A", "file", 10, 0.3, 0.1, 0.02))
+    table = ties.by_order(pd.DataFrame(rows, columns=[
+        "dataset", "model", "protocol", "order", "users", "hr@10", "ndcg@10", "error"]))
+    gain = table.set_index(["model", "order"])["gain"]
+    assert gain["ease", "file"] == pytest.approx(0.5) and gain["ease", "id"] == pytest.approx(-0.5)
+    assert gain["ease", "random"] == pytest.approx(0) and np.isnan(gain["svd", "file"])
+    assert ties.by_order(ties.load())["gain"].notna().any()  # the committed ones

@@ -39,7 +39,7 @@ OVERVIEWS = {"original": "5.1", "truncated": "5.2"}  # variant: table
 # Columns of a table of records that analysis asks for, so that none at all is a table, too.
 TEXTS = ["profile", "dataset", "model", "variant", "split_hash", "sequences_digest",
          "ratings_sha256", "commit", "dirty", "cpu", "date", "key", "path", "record"]
-NUMBERS = ["fold", "seed", "n_train", "n_test", "n_items", "seconds", "seconds_fit",
+NUMBERS = ["n_train", "n_test", "n_items", "seconds", "seconds_fit",
            "seconds_score", "seconds_context", "epochs", "best_epoch", "mean_popularity",
            "behaviour_popularity", "wasserstein", "coverage", "gini", "stars"]
 
@@ -53,7 +53,8 @@ def load(folder: str = "laptop") -> pd.DataFrame:
     try:
         return _read(paths.reference_folder(folder)).copy()
     except FileNotFoundError:
-        columns = dict.fromkeys(TEXTS, "object") | dict.fromkeys([*NUMBERS, *names()], "float64")
+        columns = dict.fromkeys(TEXTS, "object") | dict.fromkeys(["fold", "seed"], "int64")
+        columns |= dict.fromkeys([*NUMBERS, *names()], "float64")
         return pd.DataFrame({c: pd.Series(dtype=kind) for c, kind in columns.items()})
 
 

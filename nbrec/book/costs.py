@@ -6,10 +6,12 @@ Everything here reads a table of `records.load_records` and returns a table.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from nbrec.book.significance import paired_test
 from nbrec.records import histories
 
 
@@ -66,3 +68,77 @@ def complete(df: pd.DataFrame) -> pd.DataFrame:
     """
     folds = df.groupby(["variant", "model"])["fold"].transform("nunique")
     return df[folds == df.groupby("variant")["fold"].transform("nunique")]
+
+
+def times(df: pd.DataFrame) -> pd.DataFrame:
+    """Mean seconds of each model's parts over its folds.
+
+    Args:
+        df: of `steady`, one profile, dataset and variant.
+
+    Returns:
+        index model; fit (at a steady pace), contexts (NaN without any), score, epochs, steady
+        (all of them), epoch_seconds, slowed (how many times its steady time training took).
+    """
+    own = df.assign(slowed=df["seconds_fit"] / df["steady_fit"])
+    columns = {"steady_fit": "fit", "steady_context": "contexts", "seconds_score": "score",
+               "epochs": "epochs", "steady": "steady", "epoch_seconds": "epoch_seconds",
+               "slowed": "slowed"}
+    out = own.reindex(columns=["model", *columns]).groupby("model")[list(columns)].mean()
+    out = out.rename(columns=columns)
+    return out.assign(contexts=out["contexts"].where(out["contexts"] > 0))
+
+
+def pareto_front(costs: Sequence[float], values: Sequence[float]) -> np.ndarray:
+    """Which points no other one beats: cheaper or better, and in neither respect worse.
+
+    Returns:
+        bool (N,); points that are alike in both respects stand or fall together.
+    """
+    cost, value = np.asarray(costs, dtype=float), np.asarray(values, dtype=float)
+    no_worse = (cost[:, None] <= cost) & (value[:, None] >= value)
+    better = (cost[:, None] < cost) | (value[:, None] > value)
+    return ~(no_worse & better).any(0)
+
+
+def front(df: pd.DataFrame, metric: str = "ndcg@20") -> pd.DataFrame:
+    """The models on the Pareto front of accuracy and steady time, and each step up it.
+
+    Args:
+        df: of `steady`, one profile, dataset and variant; models without all folds are left out.
+
+    Returns:
+        model, steady, value, and for the step from the model before (NaN for the first): times
+        (as much time), difference with low and high of the corrected t-test (NaN where there are
+        not two folds); the cheapest first.
+    """
+    whole = complete(df)
+    means = whole.groupby("model")[["steady", metric]].mean().sort_values("steady")
+    means = means[pareto_front(means["steady"], means[metric])]
+    rows = []
+    for i, (model, (steady_time, value)) in enumerate(means.iterrows()):
+        step: Sequence[float] = (np.nan,) * 4
+        if i and whole["fold"].nunique() > 1:
+            variant = whole["variant"].iloc[0]
+            test = paired_test(whole, model, means.index[i - 1], metric, variant)
+            step = (steady_time / means["steady"].iloc[i - 1], *test[:3])
+        rows.append((model, steady_time, value, *step))
+    return pd.DataFrame(rows, columns=["model", "steady", "value", "times", "difference", "low",
+                                       "high"])
+
+
+def within(front: pd.DataFrame, limits: Mapping[str, float]) -> pd.DataFrame:
+    """The most accurate model within each time.
+
+    Args:
+        front: of the function of that name.
+        limits: words -> seconds.
+
+    Returns:
+        index of the words; model and value, "" and NaN where nothing is so fast.
+    """
+    rows = {}
+    for words, limit in limits.items():
+        best = front[front["steady"] <= limit].tail(1)
+        rows[words] = (best["model"].item(), best["value"].item()) if len(best) else ("", np.nan)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["model", "value"])

@@ -22,6 +22,7 @@ import torch
 from scipy import stats
 
 from nbrec import paths, recommenders
+from nbrec.book import comparison
 from nbrec.models.next_item import NextItemModel
 from nbrec.train import MicroBatch, SequenceTrainer, TrainSettings
 
@@ -112,6 +113,26 @@ def load(d_model: int = 128) -> pd.DataFrame:
         return pd.DataFrame({c: pd.Series(dtype=float) for c in columns})
     table = pd.read_csv(path)[columns]
     return table[(table["d_model"] == d_model) & (table["n_items"] > 100)].reset_index(drop=True)
+
+
+def beside_thesis(steps: pd.DataFrame) -> pd.DataFrame:
+    """The thesis's Table 5.3 beside our steps, each relative to its shortest history.
+
+    Args:
+        steps: of `load`.
+
+    Returns:
+        index length; columns (source, model): "thesis, minutes", "thesis, ratio", "ours, ratio"
+        (of a step; only models that were measured).
+    """
+    table = comparison.thesis_table("5.3").astype({"value": int})
+    minutes = table.pivot(index="value", columns="model", values="minutes").rename_axis("length")
+    first = minutes.index[0]
+    parts = {"thesis, minutes": minutes, "thesis, ratio": minutes / minutes.loc[first]}
+    if len(steps):
+        seconds = steps.pivot_table("seconds", "length", "model", "median")
+        parts["ours, ratio"] = (seconds / seconds.loc[first]).reindex(minutes.index)
+    return pd.concat(parts, axis=1)
 
 
 def next_item_cost(model: str, length: int, d_model: int = 128, n_items: int = 13_318,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from nbrec.book import costs, significance
+from nbrec.book import comparison, costs, significance
 from nbrec.metrics import per_user
 
 UNNAMED = {"train_share": 1.0, "every_item": False}  # what a record that does not say it has
@@ -91,3 +91,31 @@ def _per_user(runs: pd.DataFrame, name: str) -> dict[tuple, np.ndarray]:
     """Variant, fold and split -> a metric of each user."""
     return {(r.variant, r.fold, r.split_hash): per_user(name, r.record["ranks"])
             for r in runs.itertuples()}
+
+
+def beside_thesis(number: str, tried: pd.DataFrame, setting: str,
+                  metrics: Sequence[str] = ("hr@20", "hr@300", "mrr@300")) -> pd.DataFrame:
+    """A sweep of the thesis, and ours of the same model and setting.
+
+    Args:
+        number: of the table, such as "3.2".
+        tried: of the function of that name, with these metrics.
+        setting: our name of what the thesis changes.
+
+    Returns:
+        source ("thesis" or "ours"), model, value, metric (with "minutes" and "users"), mean, low,
+        high.
+    """
+    theirs = comparison.thesis_table(number).rename(columns={"train_users": "users"})
+    columns = [c for c in (*metrics, "minutes", "users") if c in theirs]
+    parts = [theirs.melt(["model", "value"], columns, "metric", "mean").assign(source="thesis")]
+    own = tried[tried["model"].isin(theirs["model"]) & (tried["setting"] == setting)]
+    once = own.drop_duplicates("value")
+    parts += [part.assign(source="ours") for part in (
+        own[own["metric"].isin(metrics)],
+        once[["model", "value"]].assign(metric="minutes", mean=once["steady"].astype(float) / 60),
+        once[["model", "value"]].assign(metric="users", mean=once["n_train"])
+        if "users" in columns else once.iloc[:0]) if len(part)]
+    out = pd.concat(parts, ignore_index=True).reindex(
+        columns=["source", "model", "value", "metric", "mean", "low", "high"])
+    return out.astype({name: float for name in ("value", "mean", "low", "high")})

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nbrec import checks, files, metrics, provenance, recommenders
+from nbrec import checks, files, metrics, paths, provenance, recommenders
 from nbrec.data import movielens
 from nbrec.evaluate import evaluate
 from nbrec.preprocessing import build_sequences
@@ -26,6 +26,31 @@ ORDERS = ("file", "id", "random")
 KEYS = ["dataset", "model", "order", "seed", "protocol"]  # what a row of ties is of
 NUMBERS = ["users", "hr@10", "ndcg@10", "error", "last_ahead"]
 FACTS = ["commit", "cpu", "date"]  # of `provenance.facts`
+
+
+def load() -> pd.DataFrame:
+    """The committed measurements, `results/ties.csv`; without rows if the file is not there."""
+    try:
+        return _earlier(paths.reference_folder("sample").parent / "ties.csv")
+    except FileNotFoundError:
+        return pd.DataFrame(columns=[*KEYS, *NUMBERS, *FACTS])
+
+
+def by_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Means over the seeds of each order.
+
+    Args:
+        table: of `compare_ties`.
+
+    Returns:
+        dataset, model, protocol, order, users, hr@10, ndcg@10, error, gain (how many times the
+        HR@10 of the order by chance, minus 1; NaN without that).
+    """
+    by = ["dataset", "model", "protocol"]
+    out = table.groupby([*by, "order"], sort=False)[["users", "hr@10", "ndcg@10", "error"]].mean()
+    chance = out[out.index.get_level_values("order") == "random"]["hr@10"].droplevel("order")
+    keys = pd.MultiIndex.from_frame(out.reset_index()[by])
+    return out.assign(gain=out["hr@10"] / chance.reindex(keys).to_numpy() - 1).reset_index()
 
 
 def reorder_ties(ratings: pd.DataFrame, order: str, seed: int = 0) -> pd.DataFrame:

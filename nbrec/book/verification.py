@@ -7,16 +7,23 @@ protocol E (Liu et al. 2024) ranks them, too. Both ask for HR, NDCG and MRR at 1
 from __future__ import annotations
 
 import math
+import tempfile
+from collections.abc import Iterable
 from importlib import resources
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from nbrec import metrics
+from nbrec import experiment, metrics, records
+from nbrec.book.significance import bootstrap_difference
 
 MEASURES = {"hr@10": metrics.hits, "ndcg@10": metrics.discounted_gains,
             "mrr@10": metrics.reciprocal_ranks}
+BAND = {"hr@10": (0.29, 0.32), "ndcg@10": (0.166, 0.183)}  # fixed before the first run
+PAIRS = (  # with a trait that may be the reason of a difference, and without it
+    ("sasrec", "transformer"), ("sasrec-batch_size-16", "sasrec"), ("mamba4rec", "mamba"),
+    ("mamba4rec", "mamba4rec-every_item-0"), ("sasrec-every_item-1", "sasrec"))
 RANKS = {"A": "rank", "E": "rank_with_seen"}  # protocol -> column of `records.per_user`
 
 
@@ -106,3 +113,128 @@ def sampled_hit_rate(ranks: np.ndarray, candidates: int | np.ndarray, negatives:
                          f"and at most {fewest - 1}")
     ahead = np.minimum(np.asarray(ranks), candidates) - 1
     return float(stats.hypergeom.cdf(k - 1, candidates - 1, ahead, negatives).mean())
+
+
+def protocols(users: pd.DataFrame, n_items: int) -> pd.DataFrame:
+    """HR@10 of the same scores under four protocols.
+
+    Args:
+        users: of `records.per_user`, records of the profile "verification".
+        n_items: size of the catalogue.
+
+    Returns:
+        model, unseen (all items, seen ones left out), all (seen ones too), sampled_100,
+        sampled_1000 (as many items by chance), ahead (seen films that stand before the target,
+        median of the users), history (its length, median).
+    """
+    rows = []
+    for model, part in users.groupby("model", sort=False):
+        rank, seen = part["rank"].to_numpy(), part["rank_with_seen"].to_numpy()
+        candidates = n_items - part["history_length"].to_numpy()
+        rows.append((model, metrics.hit_rate(rank, 10), metrics.hit_rate(seen, 10),
+                     sampled_hit_rate(rank, candidates, 100),
+                     sampled_hit_rate(rank, candidates, 1000), float(np.median(seen - rank)),
+                     part["history_length"].median()))
+    return pd.DataFrame(rows, columns=["model", "unseen", "all", "sampled_100", "sampled_1000",
+                                       "ahead", "history"])
+
+
+def trainings(df: pd.DataFrame) -> pd.DataFrame:
+    """Size and training of each run: d_model, n_layers, dropout, batch_size (NaN where a model
+    has none), epochs, best_epoch (from 1), minutes.
+
+    Args:
+        df: of `load_records`.
+    """
+    rows = []
+    for record in df["record"]:
+        own, history = record["settings"]["model"], record["history"]
+        rows.append({"model": record["model"], **{name: own.get(name, np.nan) for name in
+                                                  ("d_model", "n_layers", "dropout", "batch_size")},
+                     "epochs": len(history["train_loss"]) if history else 0,
+                     "best_epoch": history["best_epoch"] + 1 if history else np.nan,
+                     "minutes": sum(record["seconds"].values()) / 60})
+    return pd.DataFrame(rows, columns=["model", "d_model", "n_layers", "dropout", "batch_size",
+                                       "epochs", "best_epoch", "minutes"])
+
+
+def within_band(ours: pd.DataFrame, models: Iterable[str] = ("transformer", "sasrec")
+                ) -> pd.DataFrame:
+    """Whether models lie in the `BAND` of values that was expected of them.
+
+    Args:
+        ours: of `scores`.
+
+    Returns:
+        model, protocol, metric, value, low, high, band_low, band_high, verdict ("inside", "above",
+        "below"), reaches (whether the interval has a part of the band in it).
+    """
+    out = ours[ours["model"].isin(list(models)) & ours["metric"].isin(BAND)].reset_index(drop=True)
+    ends = np.array([BAND[m] for m in out["metric"]]).reshape(-1, 2)
+    out = out[["model", "protocol", "metric", "value", "low", "high"]].assign(
+        band_low=ends[:, 0], band_high=ends[:, 1])
+    out["verdict"] = np.select([out["value"] < out["band_low"], out["value"] > out["band_high"]],
+                               ["below", "above"], "inside")
+    out["reaches"] = (out["low"] <= out["band_high"]) & (out["high"] >= out["band_low"])
+    return out
+
+
+def changes(users: pd.DataFrame, pairs: Iterable[tuple[str, str]] = PAIRS) -> pd.DataFrame:
+    """What the first model of each pair has more of HR@10 than the second, on the same users.
+
+    Returns:
+        first, second, protocol, difference, low, high (95% bootstrap over users); without the
+        pairs that lack a model.
+    """
+    ranks = {m: part.sort_values("user") for m, part in users.groupby("model")}
+    rows = [(a, b, protocol, *bootstrap_difference(
+                *(metrics.hits(ranks[m][column].to_numpy(), 10) for m in (a, b)))[:3])
+            for a, b in pairs if {a, b} <= set(ranks) for protocol, column in RANKS.items()]
+    return pd.DataFrame(rows, columns=["first", "second", "protocol", "difference", "low", "high"])
+
+
+def same_ranks(now: pd.DataFrame, then: pd.DataFrame) -> pd.DataFrame:
+    """Whether users have the ranks of their record.
+
+    Args:
+        now, then: of `records.per_user`.
+
+    Returns:
+        model, users, hr_now, hr_then (HR@10), same (the share of users with the same rank); NaN
+        for a model that has no record.
+    """
+    rows = []
+    for model, part in now.groupby("model", sort=False):
+        ranks = part["rank"].to_numpy()
+        before = then.loc[then["model"] == model, "rank"].to_numpy() if len(then) else ranks[:0]
+        known = len(before) > 0
+        rows.append((model, len(ranks), metrics.hit_rate(ranks, 10),
+                     metrics.hit_rate(before, 10) if known else np.nan,
+                     float(np.array_equal(ranks.shape, before.shape) and np.mean(ranks == before))
+                     if known else np.nan))
+    return pd.DataFrame(rows, columns=["model", "users", "hr_now", "hr_then", "same"])
+
+
+def run_again(reference: pd.DataFrame, models: Iterable[str]) -> pd.DataFrame:
+    """Run models anew, from the raw data, and hold their ranks to those of the records.
+
+    Args:
+        reference: records of the profile "verification"; those of other data are not compared.
+        models: labels of the profile.
+
+    Returns:
+        as `same_ranks`.
+
+    Raises:
+        FileNotFoundError: the data cannot be had here.
+        ValueError: more than a user in a thousand has another rank than in the record.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = experiment.run("verification", models=models, folder=folder, progress=False)
+    same_data = reference[reference["ratings_sha256"].isin(fresh["ratings_sha256"])]
+    out = same_ranks(records.per_user(fresh),
+                     records.per_user(same_data) if len(same_data) else same_data)
+    if wrong := out.loc[out["same"] < 0.999, "model"].tolist():
+        raise ValueError(f"{wrong}: the ranks are not those of the records; a model, the data or "
+                         "the records have changed")
+    return out

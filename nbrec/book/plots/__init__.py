@@ -6,8 +6,12 @@ Functions return the figure or table and never show it.
 
 from nbrec.book.plots.cost import (
     accuracy_vs_time,
-    pareto_front,
+    beside_sweep_table,
+    front_table,
+    ratios_table,
     setting_sweep,
+    times_table,
+    within_table,
 )
 from nbrec.book.plots.data import (
     by_position,
@@ -28,6 +32,16 @@ from nbrec.book.plots.personalisation import (
     by_group,
     popularity_density,
 )
+from nbrec.book.plots.published import (
+    band_table,
+    changes_table,
+    protocols_table,
+    published_figure,
+    published_table,
+    ties_table,
+    trainings_table,
+    validation_curves,
+)
 from nbrec.book.plots.results import (
     critical_difference,
     intervals,
@@ -40,6 +54,7 @@ from nbrec.book.plots.runs import (
     apart_table,
     folds_table,
     intervals_table,
+    measured_table,
     overview_table,
     runs_table,
     shown,
@@ -77,6 +92,7 @@ from nbrec.book.plots.tables import (
     table,
 )
 from nbrec.book.plots.verdicts import (
+    agreement_table,
     choices_table,
     claims_table,
     counts,
@@ -84,6 +100,7 @@ from nbrec.book.plots.verdicts import (
     families_table,
     order_table,
     pairs_table,
+    printed_table,
     reversed_table,
     sweeps_table,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,21 +11,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator
+from pandas.io.formats.style import Styler
 
 from nbrec.book import NoRecords
-from nbrec.book.plots.style import INK, MUTED, PAPER, WIDTH, metric_label, model_style
-
-
-def pareto_front(costs: Sequence[float], values: Sequence[float]) -> np.ndarray:
-    """Which points no other one beats: cheaper or better, and in neither respect worse.
-
-    Returns:
-        bool (N,); points that are alike in both respects stand or fall together.
-    """
-    cost, value = np.asarray(costs, dtype=float), np.asarray(values, dtype=float)
-    no_worse = (cost[:, None] <= cost) & (value[:, None] >= value)
-    better = (cost[:, None] < cost) | (value[:, None] > value)
-    return ~(no_worse & better).any(0)
+from nbrec.book.costs import pareto_front
+from nbrec.book.plots.style import (
+    INK,
+    MUTED,
+    PAPER,
+    WIDTH,
+    metric_label,
+    model_label,
+    model_style,
+)
+from nbrec.book.plots.tables import interval, mean_sd, table
 
 
 def accuracy_vs_time(
@@ -165,3 +164,71 @@ def setting_sweep(
     handles, labels = axes[0][0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside upper right", ncols=2)
     return fig
+
+
+def times_table(times: Mapping[str, pd.DataFrame], thesis: pd.Series, caption: str | None = None
+                ) -> Styler:
+    """Seconds of each part, model by model; the cheapest first.
+
+    Args:
+        times: label of a run -> table of `costs.times`.
+        thesis: model -> seconds.
+    """
+    steady = pd.concat([t["steady"] for t in times.values()], axis=1).bfill(axis=1).iloc[:, 0]
+    order = steady.sort_values().index
+    columns = {("thesis", "time"): thesis.reindex(order)} | {
+        (run, part): t[part].reindex(order) for run, t in times.items()
+        for part in ("fit", "contexts", "score", "epochs", "steady", "slowed")}
+    shown = pd.DataFrame(columns).map(lambda v: "<0.001" if 0 <= v < 0.0005 else mean_sd(
+        v, digits=None))
+    return table(shown.set_axis([model_label(m) for m in order]), caption, small=True,
+                 sortable=True)
+
+
+def ratios_table(times: Mapping[str, pd.DataFrame], thesis: pd.Series, base: str = "transformer",
+                 caption: str | None = None) -> Styler:
+    """Times of the thesis's models relative to one of them.
+
+    Args:
+        times, thesis: as in `times_table`.
+        base: the model that has 1.
+    """
+    columns = {"thesis": thesis / thesis[base]}
+    for run, t in times.items():
+        if base in t.index:
+            columns[run] = t["steady"] / t.at[base, "steady"]
+            columns[f"{run}, an epoch"] = t["epoch_seconds"] / t.at[base, "epoch_seconds"]
+    ratios = pd.DataFrame(columns).reindex(thesis.index).dropna(thresh=2)
+    return table(ratios.set_axis([model_label(m) for m in ratios.index]), caption, digits=3)
+
+
+def front_table(fronts: Mapping[str, pd.DataFrame], caption: str | None = None) -> Styler:
+    """The models on the front, and whether a step up it may be luck.
+
+    Args:
+        fronts: label of a run -> table of `costs.front`.
+    """
+    rows = [{"run": run, "model": model_label(r.model), "seconds": mean_sd(r.steady, digits=None),
+             "NDCG@20": f"{r.value:.3f}",
+             "times the time before": "–" if np.isnan(r.times) else f"{r.times:,.1f}",
+             "more NDCG@20 (95% interval)": interval(r.difference, r.low, r.high)}
+            for run, front in fronts.items() for r in front.itertuples()]
+    return table(pd.DataFrame(rows), caption, index=False, small=True)
+
+
+def within_table(within: Mapping[str, pd.DataFrame], caption: str | None = None) -> Styler:
+    """The most accurate model within a time; `within` maps runs to tables of `costs.within`."""
+    return table(pd.DataFrame({run: [f"{model_label(m)} ({v:.3f})" if m else "–"
+                                     for m, v in zip(t["model"], t["value"], strict=True)]
+                               for run, t in within.items()},
+                              index=next(iter(within.values())).index), caption)
+
+
+def beside_sweep_table(beside: pd.DataFrame, setting: str, caption: str | None = None) -> Styler:
+    """A sweep of the thesis beside ours; `beside` is of `sweeps.beside_thesis`."""
+    wide = beside.pivot_table("mean", "value", ["source", "metric"], sort=False).sort_index()
+    shown = pd.DataFrame({(source, metric_label(metric)): [
+        mean_sd(v, digits=4 if "@" in metric else 2 if metric == "minutes" else 0)
+        for v in wide[source, metric]] for source, metric in wide})
+    return table(shown.set_axis([f"{v:g}" for v in wide.index]).rename_axis(setting), caption,
+                 small=True)

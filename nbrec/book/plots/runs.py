@@ -9,25 +9,26 @@ from typing import Any
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from nbrec.book import NoRecords, comparison, orders
+from nbrec.book import NoRecords, comparison, orders, significance
 from nbrec.book.comparison import THESIS_METRICS
 from nbrec.book.plots.style import metric_label, model_label
 from nbrec.book.plots.tables import _dress, interval, mean_sd, p_value, signed, table
 
 
-def shown(runs: Mapping[str, Any], label: str, draw: Callable[[Any], Any]) -> Any:
+def shown(runs: Mapping[str, Any], label: str, draw: Callable[..., Any], *more: Any) -> Any:
     """A figure or table of a run; where its records do not suffice, a line that says so.
 
     Args:
         runs: label -> what is drawn; a run may be missing.
         draw: makes the figure or the table from it.
+        more: further arguments of `draw`.
     """
     from IPython.display import Markdown, display
 
     try:
         if label not in runs:
             raise NoRecords(f"the {label} has no records here")
-        return draw(runs[label])
+        return draw(runs[label], *more)
     except NoRecords as lack:
         text = str(lack)
         display(Markdown(f"*{text[0].upper()}{text[1:]}.*"))
@@ -182,3 +183,30 @@ def _cell(metric: str, source: str, value: float, sd: float) -> str:
     if metric == "stars":
         return "★" * int(value) if source == "thesis" else mean_sd(value, sd, digits=1)
     return mean_sd(value, sd, digits=4 if "@" in metric else None)
+
+
+def measured_table(df: pd.DataFrame, metrics: Sequence[str], caption: str | None = None) -> Styler:
+    """A row per model and kind of sequences: means and deviations over folds of all measures.
+
+    Args:
+        df: of `load_records`, one profile and dataset.
+        metrics: of accuracy; seconds, epochs and measures of personalisation come behind them.
+    """
+    if df.empty:
+        raise NoRecords("there are no records of these data here")
+    others = {"seconds": "seconds", "mean_popularity": "popularity ‰", "wasserstein": "distance",
+              "coverage": "coverage", "gini": "Gini", "stars": "stars", "epochs": "epochs"}
+    rows = []
+    for (model, variant), part in significance.summary(df).groupby(["model", "variant"],
+                                                                   sort=False):
+        part = part.set_index("metric")
+        row = {"model": model_label(model), "sequences": variant, "folds": int(part["n"].max())}
+        for metric in [*metrics, *others]:
+            digits = 4 if "@" in metric else None if metric == "seconds" else 2
+            row[others.get(metric, metric_label(metric))] = (
+                mean_sd(part.at[metric, "mean"], part.at[metric, "sd"], digits=digits)
+                if metric in part.index else "–")
+        rows.append(row)
+    frame = pd.DataFrame(rows).set_index(["model", "sequences"]).rename_axis([None, None])
+    return table(frame, f"{caption or 'Records'}: {significance.described(df)}.", small=True,
+                 sortable=True)

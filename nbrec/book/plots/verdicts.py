@@ -10,7 +10,7 @@ from pandas.io.formats.style import Styler
 
 from nbrec.book.claims import Verdict
 from nbrec.book.plots.style import metric_label, model_label
-from nbrec.book.plots.tables import interval, p_value, signed, table
+from nbrec.book.plots.tables import interval, mean_sd, p_value, signed, table
 
 
 def claims_table(verdicts: Iterable[Verdict], caption: str | None = None) -> Styler:
@@ -147,3 +147,28 @@ def pairs_table(
     text = (f"Tests over folds are corrected t-tests, those over users bootstraps; p-values are "
             f"corrected for all {len(pairs)} pairs (Holm), and significant is {level:.0%}.")
     return table(frame, " ".join(([caption] if caption else []) + [text]), digits=3)
+
+
+def agreement_table(agreement: pd.DataFrame, caption: str | None = None) -> Styler:
+    """How many metrics agree with the thesis's appendix; `agreement` is of `printed.agreement`."""
+    shown = agreement.assign(model=agreement["model"].map(model_label))
+    return table(shown.rename(columns={"variant": "sequences"}), caption, index=False, small=True,
+                 sortable=True)
+
+
+def printed_table(everything: pd.DataFrame, caption: str | None = None) -> Styler:
+    """All printed numbers; `everything` is of `printed.everything`."""
+    def text(mean: float, sd: float, metric: str) -> str:
+        digits = 4 if "@" in metric else None
+        return "★" * int(mean) if metric == "stars" else mean_sd(mean, sd, digits=digits)
+
+    shown = pd.DataFrame({
+        "table": everything["table"], "model": everything["model"].map(model_label),
+        "sequences": everything["variant"],
+        "setting": [f"{s} = {v:g}" if s else "" for s, v in zip(
+            everything["setting"], everything["value"], strict=True)],
+        "metric": [metric_label(m) if "@" in m else m.replace("_", " ")
+                   for m in everything["metric"]],
+        "printed": list(map(text, everything["mean"], everything["sd"], everything["metric"])),
+        "note": everything["note"]})
+    return table(shown, caption, index=False, small=True, sortable=True)
