@@ -13,7 +13,6 @@ from nbrec.book import plots
 from nbrec.play import explore, letterboxd, matching
 
 CONTENT = "minibert"  # reads the films that the catalogue of the models does not have
-LONGEST = 8  # films that are named, as reasons or as unknown
 state, shown = st.session_state, shared.shown()
 
 
@@ -89,7 +88,8 @@ names, count, hide = st.columns([2, 2, 1], vertical_alignment="bottom")
 options = shared.models()
 name = names.selectbox("Model", options, format_func=shared.label, key="model",
                        persist_state="session")
-k = count.slider("Recommendations (K)", 1, 30, 12, key="k", persist_state="session")
+k = count.slider("Recommendations (K)", 1, explore.MOST, explore.K, key="k",
+                 persist_state="session")
 hide_seen = hide.toggle("Hide seen films", True, key="hide", persist_state="session")
 chosen = shared.model_or_stop(name)
 usual = profiles.get_profile(chosen.settings["profile"]).sequences
@@ -184,23 +184,18 @@ found, source = explore.suggest(chosen, history, k, hide_seen, content)
 took = 1000 * (time.perf_counter() - began)
 
 st.subheader(f"Recommendations ({took:.0f} ms)", anchor=False)
-if source == "popular":
-    st.info(("The history is empty." if not history else
-             f"{plots.model_label(name)} knows no film of this history.")
-            + " So these are the films that most users have watched.", icon=":material/info:")
-elif source == "content":
-    st.info(f"{plots.model_label(name)} knows no film of this history. So these are films of which "
-            f"{plots.model_label(CONTENT)} says that they are about similar things: it reads "
-            "titles, genres and tags.", icon=":material/info:")
+label = plots.model_label(name)
+if source != "model":
+    what = source if history else "empty"
+    st.info(explore.SAID[what].format(label, plots.model_label(CONTENT)), icon=":material/info:")
 elif len(found) < min(k, len(chosen.catalogue) - len(known)):
-    st.info(f"{plots.model_label(name)} has something to say of {len(found)} films only: nobody "
-            "has seen another one together with one of this history.", icon=":material/info:")
+    st.info(explore.SAID["few"].format(label, len(found)), icon=":material/info:")
 elif len(unknown):
-    more = f"; and {len(unknown) - LONGEST} more" if len(unknown) > LONGEST else ""
+    more = len(unknown) - explore.REASONS
+    passed = "; ".join(map(shown.__getitem__, unknown[:explore.REASONS]))
     st.info(shared.markdown(
-        f"Passed over, because {plots.model_label(name)} does not know "
-        f"{'it' if len(unknown) == 1 else 'them'}: "
-        f"{'; '.join(map(shown.__getitem__, unknown[:LONGEST]))}{more}."), icon=":material/info:")
+        f"Passed over, because {label} does not know {'it' if len(unknown) == 1 else 'them'}: "
+        f"{passed}{f'; and {more} more' if more > 0 else ''}."), icon=":material/info:")
 
 truth = state.get("truth")
 if truth:
@@ -251,15 +246,14 @@ if source == "model" and len(found):
     item = int(found.loc[found["movieId"] == asked, "item"].iloc[0])
     why, how = reasons(name, str(chosen.provenance), tuple(known.tolist()), item)
     st.write(f"Films of the history by {explore.HOW[how]}:")
-    first = why.reindex(why["weight"].abs().sort_values(ascending=False).index)[:LONGEST]
+    first = why.reindex(why["weight"].abs().sort_values(ascending=False).index)[:explore.REASONS]
     largest = max(first["weight"].abs().max(), 1e-12)
     rows = "".join(
         f"<li>{html.escape(shown[int(chosen.catalogue[int(r.item)])])}"
         f"{shared.bar(r.weight / largest, f'{r.weight:+.3f}')}</li>" for r in first.itertuples())
     st.html(f'<ol class="why">{rows}</ol>')
     if how == "attention":
-        st.caption("Attention says where the model looked, not what it made of it. It is the same "
-                   "for every recommended film.")
+        st.caption(explore.SAID["attention"])
     if (first["weight"] < 0).any():
         st.caption("Orange bars: the score would be higher without this film.")
 elif len(found):

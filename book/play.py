@@ -106,10 +106,12 @@ def packed(vectors: np.ndarray, largest: int) -> bytes:
 
 def write_films(folder: Path) -> None:
     """Titles, rules to find them, the catalogue, training sequences and test users."""
+    from nbrec.book import plots
     from nbrec.data import titles
-    from nbrec.play import bundle
+    from nbrec.play import bundle, explore
+    from nbrec.profiles import get_profile
 
-    one = bundle.load("item-knn")
+    one, network = bundle.load("item-knn"), bundle.load(NETWORKS[0])
     table = bundle.films()
     row = {movie: number for number, movie in enumerate(table["movieId"])}
     genres = sorted({g for found in table["genres"] for g in found.split("|")}
@@ -123,6 +125,10 @@ def write_films(folder: Path) -> None:
                   for movie, (title, year), found in zip(
                       table["movieId"].tolist(), names, table["genres"], strict=True)],
         **for_letterboxd(table),
+        **explore.rules(),
+        "length": network.recommender.model.max_length,  # what the networks see of a history
+        "lowest": get_profile(one.settings["profile"]).sequences.min_rating,  # stars, in training
+        "labels": {name: plots.model_label(name) for name in (*NETWORKS, "item-knn", "minibert")},
         "catalogue": [row[movie] for movie in one.catalogue.tolist()],
         # Rows of the content vectors behind those of the catalogue.
         "others": [row[movie] for movie in content.others[0].tolist()],

@@ -55,7 +55,7 @@ def test_packed_vectors_keep_their_directions(play):
 
 
 def test_films_are_those_of_the_models(play, tmp_path):
-    from nbrec.play import bundle, letterboxd, matching
+    from nbrec.play import bundle, explore, letterboxd, matching
 
     play.write_films(tmp_path)
     data = json.loads(read(tmp_path, "films"))
@@ -69,6 +69,8 @@ def test_films_are_those_of_the_models(play, tmp_path):
     assert (title, year) == ("The Usual Suspects", "1995") and row in data["moved"]
     assert "|".join(data["genres"][g] for g in genres) == "Crime|Mystery|Thriller"
     assert data["letterboxd"] == json.loads(json.dumps(letterboxd.rules() | matching.rules()))
+    assert {"k": 12, "length": 90, "lowest": 3.0}.items() <= data.items()
+    assert data["labels"]["xlstm+gat"] == "xLSTM + GAT" and data["said"] == explore.SAID
     rows = films.index[films["title"].isin([title for _, title in matching.YEARS])]
     known = {str(movie): year for (movie, _), year in matching.YEARS.items()}
     assert data["years"] == {str(films.at[row, "movieId"]): known[str(films.at[row, "movieId"])]

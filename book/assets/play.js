@@ -77,6 +77,7 @@
     });
     return known;
   }
+  const filled = (text, ...values) => text.replace(/\{\}/g, () => values.shift());
   const plain = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
   const named = (film) => film.year ? `${film.title} (${film.year})` : film.title;
 
@@ -166,6 +167,6 @@
     };
   }
 
-  window.nbrecPlay = { give, load, json, session, films, vectors, find, named, plain, element,
+  window.nbrecPlay = { give, load, session, films, filled, vectors, find, named, plain, element,
     search, progress };
 })();

@@ -1,9 +1,6 @@
 /* The page "Playground": a history of films goes in, a model's next films come out. */
 (() => {
-  const { films, find, json, load, named, session, element, search, progress } = nbrecPlay;
-  const LABELS = { transformer: "Transformer", mamba: "Mamba", xlstm: "xLSTM",
-    "xlstm+gat": "xLSTM + GAT", "item-knn": "Item-KNN" };
-  const LENGTH = 90;  // what the networks see of a history: its last films
+  const { films, filled, find, load, named, session, element, search, progress } = nbrecPlay;
   const $ = (id) => document.getElementById(`play-${id}`);
 
   let data, tell, reader;
@@ -33,7 +30,7 @@
       },
       async why(items, item) {
         const seen = new Set(viewers[item]);
-        return { how: "what each film adds to the score", weights: items.map((i) =>
+        return { how: data.how.contributions, weights: items.map((i) =>
           viewers[i].filter((user) => seen.has(user)).length / (root[i] * root[item] || 1)) };
       },
     };
@@ -43,9 +40,9 @@
     const made = await session(name, tell);
     let queue = Promise.resolve();  // a session does one thing at a time
     const run = (items) => {
-      const recent = items.slice(-LENGTH), padded = new Int32Array(LENGTH);
+      const recent = items.slice(-data.length), padded = new Int32Array(data.length);
       padded.set(recent);
-      const asks = { items: new ort.Tensor("int32", padded, [1, LENGTH]),
+      const asks = { items: new ort.Tensor("int32", padded, [1, data.length]),
         length: new ort.Tensor("int32", new Int32Array([recent.length]), [1]) };
       queue = queue.catch(() => {}).then(() => made.run(asks));
       return queue;
@@ -54,10 +51,9 @@
     return {
       score,
       async why(items, item) {
-        const recent = items.slice(-LENGTH), whole = await run(recent);
+        const recent = items.slice(-data.length), whole = await run(recent);
         if (whole.attention) {
-          return { how: "how much the model attends to each film (last layer, mean of its heads); "
-            + "the same for all recommendations",
+          return { how: data.how.attention, more: data.said.attention,
             weights: [...whole.attention.data.slice(0, recent.length)] };
         }
         const scores = whole.scores.data, weights = [];
@@ -68,7 +64,7 @@
           weights.push(scores[item] - without);
           if (i % 8 === 7) await new Promise((next) => setTimeout(next));  // let the page breathe
         }
-        return { how: "how much the score falls when the film is left out", weights };
+        return { how: data.how["left out"], weights };
       },
     };
   }
@@ -97,7 +93,7 @@
   const chosen = () => document.querySelector("input[name=play-model]:checked").value;
 
   async function recommend() {
-    const ticket = ++latest, name = chosen(), label = LABELS[name];
+    const ticket = ++latest, name = chosen(), label = data.labels[name];
     const items = history.map((film) => film.item).filter((item) => item !== null);
     const outside = history.filter((film) => film.item === null);
     asked = true;
@@ -112,10 +108,7 @@
       if (!scores || !data.catalogue.some((_, i) => spoken(i))) {
         how = (scores = history.length ? await byContent(history) : null) ? "content" : "popular";
         scores = scores || data.popularity;
-        note = how === "content" ? `${label} knows none of these films: what you see is close to `
-          + "them in content (MiniBERT, titles, genres and tags)."
-          : history.length ? `${label} knows none of these films: what you see is popular.`
-            : "Your history is empty: what you see is popular. Add a film.";
+        note = filled(data.said[history.length ? how : "empty"], label, data.labels.minibert);
       }
       const time = performance.now() - began;
       if (ticket !== latest) return;
@@ -123,8 +116,8 @@
         note = `${outside.length} of your films ${outside.length > 1 ? "are" : "is"} not in the `
           + "catalogue and passed over.";
       }
-      if (how === "model" && items.length > LENGTH && name !== "item-knn") {
-        note += ` ${label} sees the last ${LENGTH} films.`;
+      if (how === "model" && items.length > data.length && name !== "item-knn") {
+        note += ` ${label} sees the last ${data.length} films.`;
       }
       show(name, scores, how === "model" ? items : [], time, note, how,
         how === "model" ? spoken : (i) => !seen.has(i));
@@ -139,12 +132,12 @@
 
   function show(name, scores, items, time, note, how, allowed) {
     const hide = $("hide").checked, seen = new Set(items);
-    const k = Math.min(50, Math.max(1, Math.round($("k").value) || 12));
+    const k = Math.min(data.most, Math.max(1, Math.round($("k").value) || data.k));
     const order = Array.from(scores, (_, i) => i).filter((i) => !(hide && seen.has(i)))
       .sort((a, b) => scores[b] - scores[a] || a - b);
     const best = order.filter(allowed).slice(0, k);
     if (best.length < Math.min(k, order.length)) {
-      note += ` It has something to say of ${best.length} films only.`;
+      note += ` ${filled(data.said.few, data.labels[name], best.length)}`;
     }
     const powers = best.map((i) => Math.exp(scores[i] - scores[best[0]]));
     const sum = powers.reduce((a, b) => a + b, 0);
@@ -155,11 +148,11 @@
         scores[item])));
     if (focus >= 0) $("results").children[Math.min(focus, best.length - 1)]
       ?.querySelector("button:last-of-type:not(:disabled)")?.focus();
-    say(`${best.length} recommendations${items.length ? ` of ${LABELS[name]}` : ""} in `
+    say(`${best.length} recommendations${items.length ? ` of ${data.labels[name]}` : ""} in `
       + `${time < 10 ? time.toFixed(1) : Math.round(time)} ms. ${note}`);
     showTarget(scores, order);
     const { metrics } = data;
-    $("quality").textContent = `On ${metrics[name].users} test users ${LABELS[name]} has the true `
+    $("quality").textContent = `On ${metrics[name].users} test users ${data.labels[name]} has the true `
       + `next film among its first 20 for ${(100 * metrics[name]["hr@20"]).toFixed(1)}%.`;
   }
 
@@ -195,13 +188,13 @@
       ...(items.length ? [button, add, reason] : [add]));
   }
 
-  function explained(items, { how, weights }) {
+  function explained(items, { how, weights, more }) {
     const used = items.slice(-weights.length).map((item, i) => [data.items[item], weights[i]]);
     const largest = Math.max(...weights.map(Math.abs)) || 1;
     used.sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]));
-    return [element("p", {}, `Shown: ${how}.`
-      + (used.length > 8 ? ` The first 8 of ${used.length} films.` : "")),
-    element("ol", {}, ...used.slice(0, 8).map(([film, weight]) => element("li", {},
+    return [element("p", {}, `Shown: ${how}.${more ? ` ${more}` : ""}`
+      + (used.length > data.reasons ? ` The first ${data.reasons} of ${used.length} films.` : "")),
+    element("ol", {}, ...used.slice(0, data.reasons).map(([film, weight]) => element("li", {},
       `${named(film)} `, element("span", {}, weight.toFixed(3).replace("-", "\u2212")),
       element("div", { class: weight < 0 ? "play-bar play-less" : "play-bar", "aria-hidden": "true" },
         element("span", { style: `width:${100 * Math.abs(weight) / largest}%` })))))];
@@ -306,7 +299,7 @@
     const genre = $("genre").value;
     const left = data.items.filter((film) => film.genres.includes(genre));
     const drawn = [];
-    while (left.length && drawn.length < 12) {  // popular films more often
+    while (left.length && drawn.length < data.k) {  // popular films more often
       const weights = left.map((film) => data.popularity[film.item] + 1e-3);
       let at = Math.random() * weights.reduce((a, b) => a + b, 0);
       const i = weights.findIndex((weight) => (at -= weight) < 0);
@@ -317,12 +310,12 @@
 
   /* The films of an export become the history; what was not found may be chosen. */
   function fromLetterboxd(matched, unmatched) {
-    const liked = matched.filter(({ rating }) => !(rating < 3));
+    const liked = matched.filter(({ rating }) => !(rating < data.lowest));
     const known = liked.filter(({ film }) => film.item !== null);
-    const used = (known.length ? known : liked).slice(-LENGTH).map(({ film }) => film);
+    const used = (known.length ? known : liked).slice(-data.length).map(({ film }) => film);
     replace(used, null, `${matched.length} of ${matched.length + unmatched.length} films were found `
-      + `in MovieLens, ${known.length} of those that you rated 3 stars or more, or not at all, are in `
-      + `the catalogue. ${used.length < known.length ? `The last ${used.length}` : "They"} are your `
+      + `in MovieLens, ${known.length} of those that you rated ${data.lowest} stars or more, or not `
+      + `at all, are in the catalogue. ${used.length < known.length ? `The last ${used.length}` : "They"} are your `
       + "history now.");
     const table = (head, rows) => element("table", { class: "nbrec-table" },
       element("thead", {}, element("tr", {}, ...head.map((h) => element("th", { scope: "col" }, h)))),

@@ -22,14 +22,31 @@ from nbrec.trained import SequenceRecommender
 
 SILENT = 1e-9  # scores up to here are 0 but for rounding
 MAX_SEED = 2**32 - 1  # networkx takes no larger one
+K, MOST = 12, 50  # recommendations that are shown: usually, and at most
+REASONS = 8  # films of the history that are shown as reasons
 HOW = {
     "contributions": "how much each film of the history adds to the score",
     "attention": "how much the last position attends to each film (last layer, mean of the heads)",
     "left out": "how much the score falls when the film is left out of the history",
 }
+SAID = {  # of an answer; the page and the app say the same
+    "empty": "The history is empty. So these are popular films, those that most users have seen.",
+    "popular": "{} knows no film of this history. So these are popular films, those that most "
+               "users have seen.",
+    "content": "{} knows no film of this history. So these are films of similar content: {} reads "
+               "titles, genres and tags.",
+    "few": "{} has something to say of {} films only.",
+    "attention": "Attention says where the model looked, not what it made of it. It is the same "
+                 "for every recommended film.",
+}
 
 
-def recommend(bundle: Bundle, history: np.ndarray, k: int = 12, hide_seen: bool = True
+def rules() -> dict[str, object]:
+    """What the page shows and says as the app does (JSON)."""
+    return {"k": K, "most": MOST, "reasons": REASONS, "how": HOW, "said": SAID}
+
+
+def recommend(bundle: Bundle, history: np.ndarray, k: int = K, hide_seen: bool = True
               ) -> pd.DataFrame:
     """The k best next films after a history.
 
@@ -51,7 +68,7 @@ def recommend(bundle: Bundle, history: np.ndarray, k: int = 12, hide_seen: bool 
     return _answer(bundle, _checked(bundle, history), k, hide_seen, None, np.empty(0, int))[0]
 
 
-def suggest(bundle: Bundle, movies: Iterable[int], k: int = 12, hide_seen: bool = True,
+def suggest(bundle: Bundle, movies: Iterable[int], k: int = K, hide_seen: bool = True,
             content: Bundle | None = None) -> tuple[pd.DataFrame, str]:
     """The k best next films after any films, a cold start included (thesis section 5.2.1).
 
