@@ -9,7 +9,7 @@ import streamlit as st
 
 from nbrec import recommenders
 from nbrec.book import plots
-from nbrec.play import explore
+from nbrec.play import space
 
 shown = shared.shown()
 FIRST = 6807  # Monty Python's The Meaning of Life, as in the thesis
@@ -73,9 +73,9 @@ chosen = shared.model_or_stop(name)
 
 @st.cache_data(show_spinner=False, max_entries=500)
 def around(name: str, made: str, movie: int, k: int):
-    vectors = explore.vectors(shared.model(name))
+    vectors = space.vectors(shared.model(name))
     item = int(shared.model(name).indices([movie])[0][0])
-    return explore.neighbours(vectors, item, k), explore.layout(vectors, item, k)
+    return space.neighbours(vectors, item, k), space.layout(vectors, item, k)
 
 
 catalogue = chosen.catalogue.tolist()

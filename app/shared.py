@@ -21,7 +21,7 @@ import streamlit as st
 from nbrec import paths, profiles, recommenders
 from nbrec.book import plots
 from nbrec.data import text, titles
-from nbrec.play import bundle, explore, tmdb
+from nbrec.play import bundle, explore, tmdb, tmdb_client
 from nbrec.play.bundle import Bundle
 
 ACKNOWLEDGEMENT = (
@@ -215,7 +215,8 @@ def consent() -> str:
     key = os.environ.get("TMDB_API_KEY", "").strip() or st.text_input(
         "Your TMDB key", type="password", key="tmdb", persist_state="session",
         autocomplete="off").strip()
-    st.caption(tmdb.ATTRIBUTION if key else f"No key yet, so posters are drawn. {tmdb.KEY_HELP}.")
+    st.caption(tmdb.ATTRIBUTION if key else
+               f"No key yet, so posters are drawn. {tmdb_client.KEY_HELP}.")
     return key
 
 

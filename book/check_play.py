@@ -332,17 +332,17 @@ def check_movie_space(page) -> list[str]:
 
 def _near(page, one) -> list[str]:
     from nbrec.data import titles
-    from nbrec.play import bundle, explore
+    from nbrec.play import bundle, space
 
     shown = page.eval_on_selector_all(
         "#space-list tr", "rows => rows.map(r => [+r.dataset.movie, +r.dataset.cosine])")
     title = page.inner_text("#space-title")
-    vectors = explore.vectors(one)
+    vectors = space.vectors(one)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     names = bundle.films().set_index("movieId")["title"]
     item = next(i for i, movie in enumerate(one.catalogue)
                 if "{} ({})".format(*titles.split(names[movie])) == title)
-    expected = explore.neighbours(vectors, item, len(shown))["cosine"].to_numpy()
+    expected = space.neighbours(vectors, item, len(shown))["cosine"].to_numpy()
     items = one.indices([movie for movie, _ in shown])[0]
     own = unit[items] @ unit[item]
     off = max(np.abs(own - expected).max(), np.abs(np.array([c for _, c in shown]) - own).max())
@@ -352,7 +352,7 @@ def _near(page, one) -> list[str]:
 
 def _alike(page, one) -> float:
     """The correlation of the cosines between the films around the middle, in space and in truth."""
-    from nbrec.play import explore
+    from nbrec.play import space
 
     page.wait_for_function("document.querySelectorAll('#space-list tr').length + 1 === "
                            "document.getElementById('space-graph').data?.[1].x.length")
@@ -363,7 +363,7 @@ def _alike(page, one) -> float:
     movies = page.eval_on_selector_all("#space-list tr", "rows => rows.map(r => +r.dataset.movie)")
     pairs = np.triu_indices(len(movies), 1)
     cosines = []
-    for rows in (directions, explore.vectors(one)[one.indices(movies)[0]]):
+    for rows in (directions, space.vectors(one)[one.indices(movies)[0]]):
         unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         cosines.append((unit @ unit.T)[pairs])
     return float(np.corrcoef(*cosines)[0, 1])

@@ -82,7 +82,7 @@ def write(folder: Path, name: str, data: bytes) -> None:
 
 def write_models(folder: Path) -> None:
     """The networks as ONNX, and the item vectors of each space as whole numbers."""
-    from nbrec.play import bundle, explore, export
+    from nbrec.play import bundle, export, space
 
     for name in NETWORKS:
         path = export.export(bundle.load(name), folder / "model.onnx")
@@ -90,7 +90,7 @@ def write_models(folder: Path) -> None:
         path.unlink()
     for name in SPACES:
         one = bundle.load(name)
-        vectors, largest = explore.vectors(one), 32767
+        vectors, largest = space.vectors(one), 32767
         if one.others is not None:  # films outside the catalogue come after it
             vectors, largest = np.concatenate([vectors, one.others[1]]), bundle.COARSE
         write(folder, f"vectors-{name}", packed(vectors, largest))

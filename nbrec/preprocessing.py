@@ -276,8 +276,9 @@ def _whole(value: object) -> int | None:
         return None
     if isinstance(value, Integral):
         return int(value)
-    exact = isinstance(value, float) and value.is_integer() and abs(value) < EXACT
-    return int(value) if exact else None
+    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
+        return int(value)
+    return None
 
 
 def _stars(series: pd.Series) -> np.ndarray:

@@ -243,11 +243,10 @@ class Fold:
 
     def parts(self, sequences: Sequences) -> tuple[Sequences, Sequences, Sequences]:
         """The sequences to train, validate and test on; a target is the last item of one."""
-        parts = map(sequences.select, (self.train, self.validation, self.test))
-        return tuple(
-            part.shorten(n) if self.leave_out and n else part
-            for part, n in zip(parts, (2, 1, 0), strict=True)
-        )
+        train, validation, test = map(sequences.select, (self.train, self.validation, self.test))
+        if self.leave_out:
+            train, validation = train.shorten(2), validation.shorten(1)
+        return train, validation, test
 
 
 def k_folds(n_users: int, k: int = 10, seed: int = 0) -> list[Fold]:

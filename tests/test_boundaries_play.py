@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from nbrec import recommenders
-from nbrec.play import explore
+from nbrec.play import explore, space
 from nbrec.play.bundle import Bundle
 from nbrec.sequences import Fold, Sequences
 
@@ -96,24 +96,24 @@ def test_a_model_may_speak_of_the_history_alone_if_it_is_all_there_is():
 # --- what is asked -------------------------------------------------------------------------------
 
 ASKED = {
-    "neighbours: past the last": (lambda: explore.neighbours(VECTORS, 6), r"item=6: .*0 to 5"),
-    "neighbours: -1": (lambda: explore.neighbours(VECTORS, -1), "item=-1: .*0 to 5"),
-    "neighbours: 1.5": (lambda: explore.neighbours(VECTORS, 1.5), "item=1.5"),
-    "neighbours: None": (lambda: explore.neighbours(VECTORS, None), "item=None"),
-    "neighbours: True": (lambda: explore.neighbours(VECTORS, True), "item=True"),
-    "neighbours: a list": (lambda: explore.neighbours(VECTORS, [1]), r"item=\[1\]"),
-    "neighbours: no k": (lambda: explore.neighbours(VECTORS, 1, None), "k=None: .*1 or more"),
-    "neighbours: k 0": (lambda: explore.neighbours(VECTORS, 1, 0), "k=0"),
-    "layout: past the last": (lambda: explore.layout(VECTORS, 6), r"item=6: .*0 to 5"),
-    "layout: -1": (lambda: explore.layout(VECTORS, -1), "item=-1"),
-    "layout: 1.5": (lambda: explore.layout(VECTORS, 1.5), "item=1.5"),
-    "layout: None": (lambda: explore.layout(VECTORS, None), "item=None"),
-    "layout: True": (lambda: explore.layout(VECTORS, True), "item=True"),
-    "layout: a list": (lambda: explore.layout(VECTORS, [1]), r"item=\[1\]"),
-    "layout: no k": (lambda: explore.layout(VECTORS, 1, None), "k=None"),
-    "layout: seed 1.5": (lambda: explore.layout(VECTORS, 1, 2, 1.5), "seed=1.5"),
-    "layout: seed 'a'": (lambda: explore.layout(VECTORS, 1, 2, "a"), "seed='a'"),
-    "layout: seed 2^32": (lambda: explore.layout(VECTORS, 1, 2, 2**32), "0 to 4294967295"),
+    "neighbours: past the last": (lambda: space.neighbours(VECTORS, 6), r"item=6: .*0 to 5"),
+    "neighbours: -1": (lambda: space.neighbours(VECTORS, -1), "item=-1: .*0 to 5"),
+    "neighbours: 1.5": (lambda: space.neighbours(VECTORS, 1.5), "item=1.5"),
+    "neighbours: None": (lambda: space.neighbours(VECTORS, None), "item=None"),
+    "neighbours: True": (lambda: space.neighbours(VECTORS, True), "item=True"),
+    "neighbours: a list": (lambda: space.neighbours(VECTORS, [1]), r"item=\[1\]"),
+    "neighbours: no k": (lambda: space.neighbours(VECTORS, 1, None), "k=None: .*1 or more"),
+    "neighbours: k 0": (lambda: space.neighbours(VECTORS, 1, 0), "k=0"),
+    "layout: past the last": (lambda: space.layout(VECTORS, 6), r"item=6: .*0 to 5"),
+    "layout: -1": (lambda: space.layout(VECTORS, -1), "item=-1"),
+    "layout: 1.5": (lambda: space.layout(VECTORS, 1.5), "item=1.5"),
+    "layout: None": (lambda: space.layout(VECTORS, None), "item=None"),
+    "layout: True": (lambda: space.layout(VECTORS, True), "item=True"),
+    "layout: a list": (lambda: space.layout(VECTORS, [1]), r"item=\[1\]"),
+    "layout: no k": (lambda: space.layout(VECTORS, 1, None), "k=None"),
+    "layout: seed 1.5": (lambda: space.layout(VECTORS, 1, 2, 1.5), "seed=1.5"),
+    "layout: seed 'a'": (lambda: space.layout(VECTORS, 1, 2, "a"), "seed='a'"),
+    "layout: seed 2^32": (lambda: space.layout(VECTORS, 1, 2, 2**32), "0 to 4294967295"),
     "explain: a list": (lambda: explore.explain(ONE, [0], [1]), r"item=\[1\]: .*0 to 5"),
     "explain: True": (lambda: explore.explain(ONE, [0], True), "item=True"),
     "explain: -1": (lambda: explore.explain(ONE, [0], -1), "item=-1"),
@@ -156,7 +156,7 @@ def test_what_makes_no_sense_is_refused(case):
 
 
 def test_whole_numbers_of_numpy_are_whole_numbers():
-    near = explore.neighbours(VECTORS, np.int64(2), np.uint8(2))
+    near = space.neighbours(VECTORS, np.int64(2), np.uint8(2))
     assert list(near["item"]) == [5, 0]
     known, unknown = ONE.indices(np.array([60, 10, 70], np.uint64))
     assert known.tolist() == [5, 0] and unknown.tolist() == [70]
@@ -165,8 +165,8 @@ def test_whole_numbers_of_numpy_are_whole_numbers():
 
 
 def test_a_film_alone_has_no_neighbours():
-    assert explore.neighbours(VECTORS[:1], 0).empty
-    assert explore.layout(VECTORS[:1], 0).tolist() == [[0, 0, 0]]
+    assert space.neighbours(VECTORS[:1], 0).empty
+    assert space.layout(VECTORS[:1], 0).tolist() == [[0, 0, 0]]
 
 
 def test_a_film_that_stands_twice_in_the_table_is_one_film():

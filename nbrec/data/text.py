@@ -37,9 +37,9 @@ def find_metadata(folder: str | Path | None = None) -> Path | None:
     Args:
         folder: the only folder to search; by default `$NBREC_DATA`, then `data/`.
     """
-    own = os.environ.get("NBREC_DATA")
-    places = [folder] if folder is not None else [*([own] if own else []), paths.data_folder()]
-    files = (Path(place) / f"tmdb-metadata.csv{end}" for place in places for end in (".gz", ""))
+    own = [Path(os.environ["NBREC_DATA"])] if os.environ.get("NBREC_DATA") else []
+    places = [Path(folder)] if folder is not None else [*own, paths.data_folder()]
+    files = (place / f"tmdb-metadata.csv{end}" for place in places for end in (".gz", ""))
     return next((path for path in files if path.is_file()), None)
 
 
@@ -57,7 +57,8 @@ def read_metadata(path: str | Path) -> pd.DataFrame:
     Raises:
         ValueError: the file is damaged or a row is bad; the message gives file and line.
     """
-    path, rows, seen = Path(path), [], {}
+    path, rows = Path(path), []
+    seen: dict[int, int] = {}  # movieId: line
     with untrusted.opened(path) as stream:
         data = stream.read()
     try:

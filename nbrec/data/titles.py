@@ -43,8 +43,7 @@ def split(title: str) -> tuple[str, str]:
     ("The City of Lost Children (La Cité des enfants perdus)", "1995"). Of a series "(2006-2007)" it
     is the first year; without one it is "".
     """
-    whole = re.fullmatch(r"(.*?)\s*(?:\((\d{4})(?:[-–]\d{0,4})?\))?\s*", title, re.DOTALL)
-    text, year = whole[1], whole[2] or ""
+    [(text, year)] = re.findall(r"(?s)\A(.*?)\s*(?:\((\d{4})(?:[-–]\d{0,4})?\))?\s*\Z", title)
     main, bracket, rest = text.partition(" (")
     rest = re.sub(r"(?<=\()[^()]+(?=\))", lambda found: natural(found[0]), bracket + rest)
     return natural(main) + rest, year
@@ -65,7 +64,7 @@ def names(title: str) -> list[str]:
     Args:
         title: without its year, in natural order.
     """
-    others = []
+    others: list[str] = []
     while title.endswith(")"):
         # Brackets within a name, as in "1.0 You Are (Not) Alone", belong to it.
         main, found, inner = title[:-1].rpartition(" (")
@@ -98,7 +97,7 @@ def words(name: str) -> list[str]:
 
 def spelling(name: str) -> str:
     """A name without signs, where "colour" is "color" and "Chapter Two" and "Vol. II" are "2"."""
-    text, found = " ".join(words(name)), []
+    text, found = " ".join(words(name)), list[str]()
     for pattern, other in _SPELLINGS:
         text = pattern.sub(other, text)
     for word in text.split(" "):

@@ -271,10 +271,11 @@ def _bundle(name: str, meta: dict[str, Any], tensors: dict[str, torch.Tensor]) -
             raise ValueError(f"{key} holds numbers that are not finite")
     d = {k: v.numpy() for k, v in below("data/", tensors).items()}
     sequences = Sequences(d["users"], d["items"], d["offsets"], d["catalogue"])
-    places = [checks.indices(d[k], len(sequences), "user position").astype(np.int64)
-              for k in ("train", "validation", "test")]
+    train, validation, test = (
+        checks.indices(d[k], len(sequences), "user position").astype(np.int64)
+        for k in ("train", "validation", "test"))
     # Without the last argument a model that is fitted anew would learn its own targets.
-    fold = Fold(meta["fold"], *places, meta["leave_out"])
+    fold = Fold(meta["fold"], train, validation, test, meta["leave_out"])
     _check_fold(fold)
     model, others = _restore(meta, below("model/", tensors), sequences, fold), None
     if "others/movies" in tensors:
@@ -338,7 +339,7 @@ def films(folder: str | Path = FOLDER) -> pd.DataFrame:
 def main(arguments: list[str] | None = None) -> None:
     """Train models and write their bundles; the films of the data beside them."""
     parser = argparse.ArgumentParser(prog="python -m nbrec.play.bundle",
-                                     description=main.__doc__.splitlines()[0])
+                                     description="Train models and write their bundles.")
     parser.add_argument("names", nargs="*", default=NAMES, help=f"default: {' '.join(NAMES)}")
     parser.add_argument("--profile", default="sample")
     parser.add_argument("--fold", type=int, default=0)

@@ -21,7 +21,6 @@ from nbrec.play.bundle import Bundle
 from nbrec.trained import SequenceRecommender
 
 SILENT = 1e-9  # scores up to here are 0 but for rounding
-MAX_SEED = 2**32 - 1  # networkx takes no larger one
 K, MOST = 12, 50  # recommendations that are shown: usually, and at most
 REASONS = 8  # films of the history that are shown as reasons
 HOW = {

@@ -79,6 +79,7 @@ def export(bundle: Bundle, path: str | Path) -> Path:
     with _scan_of_torch(), _quiet(), torch.no_grad():
         program = torch.onnx.export(module, example, dynamo=True, verbose=False,
                                     input_names=["items", "length"], output_names=names)
+    assert program is not None  # as it was asked for by dynamo
     model = program.model_proto
     halve(model)
     path = Path(path)

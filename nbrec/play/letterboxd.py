@@ -101,7 +101,7 @@ def read(source: str | Path | bytes, name: str = "") -> Films:
         ValueError: the file is none of these, too large, damaged or holds a bad line; the message
             says where, what was found, what was expected and what to do.
     """
-    path = Path(source) if isinstance(source, (str, Path)) else None
+    path = Path(source) if isinstance(source, str | Path) else None
     name = re.split(r"[\\/]", str(name or path or ""))[-1] or "the file"
     if path is None and not isinstance(source, bytes | bytearray | memoryview):
         raise untrusted.bad(quoted(name), f"a value of type {type(source).__name__}", "a path, or "
@@ -109,9 +109,9 @@ def read(source: str | Path | bytes, name: str = "") -> Films:
                             "and its name.")
     if name.lower().endswith(".csv"):  # the profile is not even opened
         _refuse(name)
-    if path is None:
-        data = memoryview(source).tobytes()
-    else:
+    if isinstance(source, bytes | bytearray | memoryview):
+        data = bytes(source)
+    elif path is not None:
         with untrusted.opened(path, quoted(name), _GIVE) as stream:
             data = stream.read(MAX_ARCHIVE + 1)  # one byte more than may be read
     # A whole export is named after its member, who may be called anything, so "watchlist" in the
