@@ -33,7 +33,7 @@ from nbrec.models.graph import Graph
 from nbrec.profiles import Chosen, Profile, get_profile
 from nbrec.sequences import Fold, Sequences
 from nbrec.train import LearningCurve, below
-from nbrec.trained import GraphRecommender, Trained
+from nbrec.trained import GraphRecommender, SequenceRecommender, Trained
 
 FOLDER = paths.MODELS
 FILMS = "films.csv.gz"
@@ -117,9 +117,9 @@ def train(name: str, profile: Profile | str = "sample", fold: int = 0,
     model = _create(profile, name, fold, documents)
     train_part, validation, test = split.parts(sequences)
     others, moved = None, {}
-    if isinstance(model, ContentRecommender):
+    if isinstance(model, Encoded):
         others = _fit_content(model, train_part)
-    elif isinstance(model, Trained):
+    elif isinstance(model, GraphRecommender | SequenceRecommender):
         model.fit(train_part, validation, others=test.histories())
         moved = _round(model, test)
     else:
