@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.preprocessing import normalize
 
 from nbrec import recommenders
 from nbrec.play import explore, space
@@ -22,10 +23,9 @@ VECTORS = np.array([[1, 0], [0, 1], [1, 1], [0, 0], [0, 0], [1, 2.0]], np.float3
 
 def reader():
     """A content model that knows nothing of films 3 and 4."""
-    from nbrec.play.bundle import _set_content
 
     model = recommenders.create("minibert", pd.Series(dtype=str))
-    _set_content(model, VECTORS)
+    model.keep(normalize(VECTORS))
     return Bundle("minibert", model, SEQUENCES, FOLD,
                   others=(np.array([99, 98]), np.array([[1, 0], [0, 0.0]])))
 

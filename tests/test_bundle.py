@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from sklearn.preprocessing import normalize
 
 from nbrec import metrics, recommenders
 from nbrec.data.movielens import MovieLens
@@ -134,7 +135,7 @@ def test_confidence_is_the_softmax_of_the_films_shown():
 def test_a_cold_start_is_popular_films_or_films_of_like_content():
     vectors = np.array([[1, 0], [0, 1], [0.6, 0.8], [-1, 0]], np.float32)
     reader = recommenders.create("minibert", pd.Series(dtype=str))
-    bundle._set_content(reader, vectors)
+    reader.keep(normalize(vectors))
     content = fixed([0] * 4, others=(np.array([100, 200]), np.array([[0, 1], [1, 0.0]])))
     content = Bundle("minibert", reader, content.sequences, content.fold, others=content.others)
     one = fixed([1, 2, 3, 4])
@@ -325,7 +326,7 @@ def test_films_that_nobody_has_seen_together_are_no_recommendation(data):
     found, how = explore.suggest(one, [11, 14], 4)
     assert how == "model" and list(found["movieId"]) == [10] and list(found["confidence"]) == [1]
     reader = recommenders.create("minibert", pd.Series(dtype=str))
-    bundle._set_content(reader, np.array([[1, 0], [0, 1], [1, 1], [1, 0.1], [0.1, 1]]))
+    reader.keep(normalize(np.array([[1, 0], [0, 1], [1, 1], [1, 0.1], [0.1, 1]])))
     content = Bundle("minibert", reader, sequences, fold,
                      others=(np.array([99]), np.array([[1.0, 0]])))
     found, how = explore.suggest(one, [14], 2, content=content)
@@ -432,7 +433,7 @@ def test_files_of_others_are_refused(made, tmp_path):
 
 def test_content_vectors_belong_to_the_films(tmp_path):
     reader = recommenders.create("minibert", pd.Series(dtype=str))
-    bundle._set_content(reader, np.array([[1, 0], [0, 1], [0.6, 0.8], [-1, 0]], np.float32))
+    reader.keep(normalize(np.array([[1, 0], [0, 1], [0.6, 0.8], [-1, 0]], np.float32)))
     one = replace(fixed([0] * 4), name="minibert", recommender=reader, settings={"model": {}},
                   others=(np.array([100, 200]), np.array([[0, 1], [1, 0.0]])))
     path = bundle.save(one, tmp_path)

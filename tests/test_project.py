@@ -172,6 +172,28 @@ def test_every_floor_of_the_package_stands_on_those_below():
     assert not wrong, wrong
 
 
+def test_architectures_need_torch_and_numpy_alone_and_load_at_once():
+    code = """
+import importlib, pkgutil, sys, time
+import torch  # with what it needs itself
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in {*sys.stdlib_module_names, "torch", "numpy", "nbrec"}:
+            raise ImportError(f"{name} is not allowed here")
+
+sys.meta_path.insert(0, Refuse())
+began = time.process_time()
+import nbrec.models
+for module in pkgutil.iter_modules(nbrec.models.__path__, "nbrec.models."):
+    importlib.import_module(module.name)
+print(time.process_time() - began)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+    assert float(done.stdout) < 0.2  # seconds of the processor, on top of torch's own
+
+
 # Numbers in prose that no `says` stands behind yet: no chapter may have more.
 UNCHECKED = {
     "00": 2, "01": 3, "02": 9, "03": 7, "04": 5, "05": 4, "06": 9, "07": 4, "08": 0, "09": 2,

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy import sparse
 from torch import Tensor, nn
 
 from nbrec import checks
 from nbrec.models.next_item import evaluating
 from nbrec.models.sparse import history_matrix
+
+if TYPE_CHECKING:  # scipy is loaded where a graph is made
+    from scipy import sparse
 
 
 class Graph:
@@ -30,6 +33,8 @@ class Graph:
     """
 
     def __init__(self, histories: list[np.ndarray], n_items: int):
+        from scipy import sparse
+
         checks.whole("n_items", n_items, low=1)
         m = history_matrix(histories, n_items, empty=True)
         self.n_items = n_items
@@ -64,6 +69,8 @@ class Graph:
         Messages reach them, so they get vectors; nobody gets a message from them, so all other
         vectors stay as they are, whoever is added.
         """
+        from scipy import sparse
+
         new = history_matrix(histories, self.n_items)
         new.resize((len(histories), self.n_nodes))
         graph = object.__new__(Graph)
@@ -79,6 +86,8 @@ class Graph:
             self_loops: whether every node is its own neighbour, too, and is counted as one.
             like: of the same type and on the same device; by default float32 on the CPU.
         """
+        from scipy import sparse
+
         like = torch.empty(0) if like is None else like
         key = f"{self_loops} {like.device} {like.dtype}"
         if key not in self._made:
@@ -94,6 +103,8 @@ class Graph:
 
     def reverse(self, device: torch.device | str = "cpu") -> Tensor:
         """int64 (E,): where in ``matrix(True)`` the edge (j, i) stands, for each edge (i, j)."""
+        from scipy import sparse
+
         key = f"reverse {device}"
         if key not in self._made:
             a = self.matrix(True)
