@@ -25,6 +25,7 @@ def reader():
     """A content model that knows nothing of films 3 and 4."""
 
     model = recommenders.create("minibert", pd.Series(dtype=str))
+    model.remember(SEQUENCES)
     model.keep(normalize(VECTORS))
     return Bundle("minibert", model, SEQUENCES, FOLD,
                   others=(np.array([99, 98]), np.array([[1, 0], [0, 0.0]])))

@@ -189,7 +189,7 @@ def test_other_models_are_asked_without_each_film(made):
 
 def test_vectors_are_those_that_the_models_use(made):
     gat, hybrid, plain = (made[n].recommender for n in ("gat", "xlstm+gat", "xlstm"))
-    np.testing.assert_array_equal(space.vectors(made["gat"]), gat.items())
+    np.testing.assert_array_equal(space.vectors(made["gat"]), gat.item_vectors())
     own = plain.model.embedding.weight.detach()
     np.testing.assert_array_equal(space.vectors(made["xlstm"]), own)
     joined = space.vectors(made["xlstm+gat"])
