@@ -77,7 +77,7 @@ def test_bad_contexts_are_refused():
 class Fixed:
     """A context of given vectors."""
 
-    seconds, history = 0.0, None
+    seconds, curve = 0.0, None
 
     def __init__(self, vectors):
         self.table, self.catalogue = vectors, np.arange(len(vectors))

@@ -169,7 +169,7 @@ def test_the_graph_of_a_context_holds_all_histories_that_are_known(inductive, us
 class Told:
     """A context whose vectors say what it was asked."""
 
-    seconds, history, catalogue = 0.0, None, None
+    seconds, curve, catalogue = 0.0, None, None
 
     def __init__(self):
         self.asked = []
