@@ -218,7 +218,7 @@ def test_stacks_have_the_blocks_of_their_name():
     with pytest.raises(ValueError, match="'lstm'"):
         stack(12, ("mamba", "lstm"), d_model=8)
     order = [recommenders.create(name, n_heads=2, **NEURAL).fit(
-        random_sequences(), random_sequences()).history.train_loss[-1]
+        random_sequences(), random_sequences()).curve.train_loss[-1]
         for name in ("attention-mamba", "mamba-attention")]
     assert order[0] != order[1]
 

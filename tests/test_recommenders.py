@@ -221,3 +221,93 @@ def test_literal_vectors_stand_at_every_item_of_their_user():
         vectors = fitted._user_vectors(held, train=train)
         expected = told.user_vectors(known, False).numpy()
         assert np.array_equal(vectors, expected[[0] * 4 + [1] * 3 + [2] * 5])
+
+
+def small(name, documents=DOCUMENTS, **more):
+    """A model at the smallest size."""
+    entry = recommenders.models_in(name)[0]
+    sizes = {"d_model": 8, "max_epochs": 1} if entry.trained else {}
+    return recommenders.create(name, documents, **sizes, **({"rank": 3} if name == "svd" else {}),
+                               **more)
+
+
+def films():
+    """Films whose movieIds are no indices."""
+    d = data()
+    return Sequences(d.users, d.items, d.offsets, 100 + 7 * np.arange(12))
+
+
+@pytest.mark.parametrize("name", [*recommenders.names(), "mamba+gcn+gcn-user", "mamba-attention"])
+def test_the_training_part_alone_is_enough_to_recommend(name):
+    if reason := recommenders.missing(name):
+        pytest.skip(reason)
+    train = films()
+    model = small(name, DOCUMENTS.set_axis(train.catalogue))
+    with pytest.raises(RuntimeError, match="call fit first"):
+        model.recommend([100])
+    model.fit(train)
+    seen, scores = [107, 142, 121], model.score([np.array([1, 6, 3])])[0]
+    table = model.recommend(seen, 4)
+    assert list(table) == ["movieId", "score"] and len(table) == 4
+    assert not set(table["movieId"]) & set(seen)
+    index = (table["movieId"].to_numpy() - 100) // 7
+    assert np.array_equal(table["score"].to_numpy(), scores[index])
+    others = np.delete(scores, [1, 6, 3])
+    assert np.array_equal(table["score"].to_numpy(), np.sort(others)[::-1][:4])
+    assert len(model.recommend(seen, 50)) == 9  # all that is left
+    popular = model.recommend([], 12)
+    counts = np.bincount(train.items, minlength=12)
+    assert popular["movieId"].iloc[0] == 100 + 7 * counts.argmax()
+    assert popular["score"].is_monotonic_decreasing
+    with pytest.raises(ValueError, match="movieIds 5, 1000: expected some of the 12 films"):
+        model.recommend([107, 5, 1000])
+    with pytest.raises(ValueError, match="k=0"):
+        model.recommend(seen, 0)
+
+
+def test_what_popular_films_score():
+    train = Sequences(np.arange(4), np.array([0, 1, 0, 2, 0, 1, 1, 2], np.int32),
+                      np.array([0, 2, 4, 6, 8]), np.array([10, 20, 30]))
+    table = recommenders.create("item-knn").fit(train).recommend([])
+    assert table.to_dict("list") == {"movieId": [10, 20, 30], "score": [750, 750, 500]}
+
+
+def test_a_tenth_of_the_training_users_is_held_out_by_the_seed():
+    train = data()
+    parts = [small("mamba", seed=seed).split(train, None) for seed in (0, 0, 1)]
+    for kept, held in parts:
+        assert len(held) == 2 and len(kept) == 23  # a tenth of 25
+        assert sorted([*kept.users, *held.users]) == list(train.users)
+    held = [part.users.tolist() for _, part in parts]
+    assert held[0] == held[1] != held[2]
+    kept, held = parts[0]
+    alone, told = small("mamba").fit(train), small("mamba").fit(kept, held)
+    histories = train.histories()
+    assert np.array_equal(alone.score(histories), told.score(histories))
+    assert len(small("mamba").split(train.select([0, 1]), None)[1]) == 1
+    with pytest.raises(ValueError, match="1 training users: expected two or more"):
+        small("mamba").fit(train.select([0]))
+
+
+@pytest.mark.parametrize("name, settings", [
+    ("popularity", {}), ("markov", {"smoothing": 10.0}), ("ease", {"l2": 250.0}),
+    ("item-knn", {"last_n": None, "neighbours": None, "shrinkage": 0.0}),
+    ("user-knn", {"neighbours": 50, "shrinkage": 0.0}), ("svd", {"rank": 3, "seed": 0}),
+])
+def test_classical_models_describe_all_their_settings_before_and_after(name, settings):
+    model = small(name)
+    assert model.describe() == settings == model.fit(data()).describe()
+
+
+def test_a_context_that_was_created_by_another_name_is_refused():
+    with pytest.raises(ValueError, match="'gat' of mamba.gat is gcn: expected"):
+        recommenders.create("mamba+gat", contexts={"gat": recommenders.create("gcn")})
+
+
+def test_what_a_context_has_to_answer():
+    from nbrec.models.recommender import Context
+
+    assert [name for name in recommenders.names() if not recommenders.missing(name)
+            and isinstance(small(name), Context)] == [
+        name for name in recommenders.names("content", "graph") if not recommenders.missing(name)]
+    assert not isinstance(small("svd"), Context)
