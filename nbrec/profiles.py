@@ -210,7 +210,7 @@ PROFILES = {
 }
 
 
-def _grid(models: Mapping[str, Mapping[str, Any]], **tried: Mapping[str, tuple]
+def _grid(models: Mapping[str, Mapping[str, Any]], tried: Mapping[str, Mapping[str, tuple]]
           ) -> dict[str, dict[str, Any]]:
     """Each model as it is, and once for every other value of each of its settings alone."""
     grid = {model: dict(models[model]) for model in tried}
@@ -230,7 +230,7 @@ _LAPTOP: Mapping[str, Any] = PROFILES["laptop"].models
 # test users of fold 1; chapter 13 shows what leaving that fold out changes.
 PROFILES["search"] = Profile(
     name="search", dataset="ml-1m", variants={"original": 0}, folds_run=(0,), on_validation=True,
-    models=_grid(_LAPTOP, **{
+    models=_grid(_LAPTOP, {
         "ease": {"l2": (30.0, 100.0, 500.0, 1000.0)},
         "svd": {"rank": (10, 20, 100, 200)},
         "user-knn": {"neighbours": (20, 100, 200)},

@@ -48,7 +48,7 @@ def _installed_commit() -> str | None:
     """What `pip install git+https://...` notes beside the package (PEP 610)."""
     try:
         distribution = metadata.distribution("nbrec")
-        if Path(distribution.locate_file("nbrec")).resolve() != paths.PACKAGE:
+        if Path(str(distribution.locate_file("nbrec"))).resolve() != paths.PACKAGE:
             return None  # another copy than the one at work
         noted = json.loads(distribution.read_text("direct_url.json") or "{}")
         return noted.get("vcs_info", {}).get("commit_id")

@@ -82,7 +82,7 @@ def significant(values: Iterable[float], digits: int) -> list[float | None]:
     return [int(v) if v is not None and v.is_integer() else v for v in rounded]
 
 
-def popularity_histogram(popularity: np.ndarray) -> list[list[float]]:
+def popularity_histogram(popularity: np.ndarray) -> list[list[float | None]]:
     """Count popularities in narrow logarithmic bins, a hundred to a factor of ten.
 
     Args:

@@ -199,9 +199,10 @@ class SequenceRecommender(Trained):
                     "checkpoint": (context_checkpoints or {}).get(name), "progress": progress,
                     "others": others}
                 context.fit(part, validation, **options)
-            if not np.array_equal(context.catalogue, train.catalogue):  # type: ignore[arg-type]
+            known = np.asarray(context.catalogue)
+            if not np.array_equal(known, train.catalogue):
                 raise ValueError(f"the context {name!r} was fitted on another catalogue "
-                                 f"({np.size(context.catalogue)} films) than the training "
+                                 f"({known.size} films) than the training "
                                  f"sequences ({train.n_items} films): expected the same movieIds; "
                                  "fit it on parts of the same Sequences")
         with training.seeded(self.train_settings.seed):

@@ -63,18 +63,20 @@ def kept(s: Size, length: int) -> dict[str, dict[str, float]]:
     d, e, h, n, r, j, m = s.letters()
     entering = math.ceil(length / selective_scan.CHUNK) + 1  # states of Mamba
     chunks = math.ceil(length / mlstm.CHUNK)
-    block = {
+    blocks: dict[str, dict[str, float]] = {
         "transformer": {"half": 6 * d + s.d_ff, "mask": 2 * d, "wide": 2 * d + h + 4},
         "mamba": {"half": d + 8 * e + e * (s.d_conv - 1) / length + r + 2 * n, "mask": e,
                   "wide": d + 2 + 2 * e + 2 * n + e * n * entering / length, "copy": e},
         "xlstm": {"half": d + 4 * e, "mask": d,
                   "wide": d + 2 + 10 * e + 12 * h + 4 * h * length / chunks
-                  + 2 * chunks * e * e / h / length}}[s.backbone]
-    ends = {"mask": d, "wide": 2} if s.backbone == "transformer" else {"wide": d + 4}
+                  + 2 * chunks * e * e / h / length}}
+    ends: dict[str, float] = (
+        {"mask": d, "wide": 2} if s.backbone == "transformer" else {"wide": d + 4})
     known = sum(s.contexts)
-    fusion = {"half": known + j + 2 * m, "mask": m, "wide": known + 2 * len(s.contexts)}
-    return {"blocks": {kind: s.n_layers * v for kind, v in block.items()},
-            "first and last layer": ends, "fusion": fusion if s.contexts else {}}
+    fusion: dict[str, float] = {"half": known + j + 2 * m, "mask": m,
+                                "wide": known + 2 * len(s.contexts)}
+    block = {kind: s.n_layers * v for kind, v in blocks[s.backbone].items()}
+    return {"blocks": block, "first and last layer": ends, "fusion": fusion if s.contexts else {}}
 
 
 def memory(s: Size, sequences: int, length: int, groups: int = 1, device: str = "cpu",
@@ -90,10 +92,11 @@ def memory(s: Size, sequences: int, length: int, groups: int = 1, device: str = 
     counts, b = parameters(s), BYTES[mixed]
     every, matrix = sum(counts.values()), s.n_items * s.d_model
     positions = math.ceil(sequences / groups) * length
-    made = {"weights": 4 * every, "weights of the best epoch": 4 * every,
-            "moments of AdamW": 8 * every, "gradients": 4 * every if groups > 1 else 0,
-            "frozen vectors": 4 * s.n_items * sum(s.contexts),
-            "half copies of weights": 2 * (every - counts["embedding"]) if mixed else 0}
+    made: dict[str, float] = {
+        "weights": 4 * every, "weights of the best epoch": 4 * every,
+        "moments of AdamW": 8 * every, "gradients": 4 * every if groups > 1 else 0,
+        "frozen vectors": 4 * s.n_items * sum(s.contexts),
+        "half copies of weights": 2 * (every - counts["embedding"]) if mixed else 0}
     for part, kinds in kept(s, length).items():
         made[f"kept by: {part}"] = positions * sum(b[kind] * v for kind, v in kinds.items())
     # At the highest point either the loss is formed, or the backward pass is in its widest layer.
@@ -149,4 +152,5 @@ def step(net: NextItemModel, sequences: int, length: int, groups: int = 1, devic
         events.sort(key=lambda event: event.start_ns())
         high = int(np.cumsum([event.nbytes() for event in events]).max())
     return {"parameters": sum(p.numel() for p in net.parameters()), "loss": float(loss) / n,
-            "finite": all(bool(p.grad.isfinite().all()) for p in net.parameters()), "bytes": high}
+            "finite": all(p.grad is not None and bool(p.grad.isfinite().all())
+                          for p in net.parameters()), "bytes": high}

@@ -98,7 +98,7 @@ def pareto_front(costs: Sequence[float], values: Sequence[float]) -> np.ndarray:
     cost, value = np.asarray(costs, dtype=float), np.asarray(values, dtype=float)
     no_worse = (cost[:, None] <= cost) & (value[:, None] >= value)
     better = (cost[:, None] < cost) | (value[:, None] > value)
-    return ~(no_worse & better).any(0)
+    return np.asarray(~(no_worse & better).any(0))
 
 
 def front(df: pd.DataFrame, metric: str = "ndcg@20") -> pd.DataFrame:

@@ -73,7 +73,8 @@ def peak_megabytes(device: str = "cpu") -> float:
         return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would count the parent's memory too
-        return int(re.search(r"VmHWM:\s*(\d+)", status.read_text())[1]) / 1024
+        [kilobytes] = re.findall(r"VmHWM:\s*(\d+)", status.read_text())
+        return int(kilobytes) / 1024
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS
@@ -218,7 +219,7 @@ def main(arguments: list[str] | None = None) -> None:
             (options.lengths, {"batch": 8, "d_model": 128, "n_items": 13_318}),
             (long, {"batch": 8, "d_model": 128, "n_items": 100}),  # hardly an output layer
             ([90], {"batch": 128, "d_model": 512, "n_items": 13_318})]:  # the thesis's size
-        table = measure(lengths, **sizes).assign(**sizes)
+        table = measure(lengths, **sizes).assign(**sizes)  # type: ignore[arg-type]
         table["milliseconds_next"] = [
             next_item_cost(m, n, sizes["d_model"], sizes["n_items"])
             for m, n in zip(table["model"], table["length"], strict=True)]

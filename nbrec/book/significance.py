@@ -159,11 +159,9 @@ def paired_ranks(
     df: pd.DataFrame, a: str, b: str, variant: str = "original"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ranks of the same test users under two models, over all folds that both have: two (U,)."""
-    first, second = _pair(df, a, b, variant)
-    return tuple(
-        np.concatenate([record["ranks"] for record in part["record"]])
-        for part in (first, second)
-    )
+    first, second = (np.concatenate([record["ranks"] for record in part["record"]])
+                     for part in _pair(df, a, b, variant))
+    return first, second
 
 
 def bootstrap_difference(

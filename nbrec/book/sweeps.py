@@ -80,8 +80,8 @@ def _measured(runs: pd.DataFrame, base: pd.DataFrame, name: str) -> dict[str, fl
     mean = significance.bootstrap_difference(values, np.zeros_like(values))
     gap = (np.nan, np.nan, np.nan)
     if common:
-        gap = significance.bootstrap_difference(*(
-            np.concatenate([part[key] for key in common]) for part in (users, usual)))[:3]
+        here, there = (np.concatenate([part[key] for key in common]) for part in (users, usual))
+        gap = significance.bootstrap_difference(here, there)[:3]
     means = [runs[k].astype(float).mean() if k in runs else np.nan
              for k in ("epochs", "steady", "n_train")]
     return dict(zip(MEASURED, [*mean[:3], *gap, len(values), *means], strict=True))

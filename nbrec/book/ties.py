@@ -161,7 +161,7 @@ def _earlier(path: Path) -> pd.DataFrame:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m nbrec.book.ties", description=compare_ties.__doc__.splitlines()[0])
+        prog="python -m nbrec.book.ties", description=str(compare_ties.__doc__).splitlines()[0])
     parser.add_argument("data", help="a data set with timestamps: a name, or the path of a csv")
     parser.add_argument("--models", nargs="+", default=["markov", "item-knn"])
     parser.add_argument("--orders", nargs="+", default=ORDERS, choices=ORDERS)

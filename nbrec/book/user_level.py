@@ -35,17 +35,20 @@ def by_group(
     """
     if isinstance(edges, int):
         everyone = users.drop_duplicates(["fold", "user"])[column]
-        edges = np.unique(everyone.quantile(np.arange(1, edges) / edges))
+        ends: Sequence[float] = np.unique(
+            everyone.quantile(np.arange(1, edges) / edges)).tolist()
+    else:
+        ends = edges
     step = 1 if pd.api.types.is_integer_dtype(users[column]) else 0
-    names = [f"up to {edges[0]:.3g}", *(f"{low + step:.3g}–{high:.3g}" for low, high in
-                                        pairwise(edges)), f"over {edges[-1]:.3g}"]
+    names = [f"up to {ends[0]:.3g}", *(f"{low + step:.3g}–{high:.3g}" for low, high in
+                                       pairwise(ends)), f"over {ends[-1]:.3g}"]
     if against:
         other = users[users["model"] == against].set_index(["fold", "user"])["rank"]
         users = users[users["model"] != against].join(other.rename("other"), on=["fold", "user"])
         users = users.dropna(subset="other")
     rows = []
     for metric, (model, part) in product(metrics, users.groupby("model", sort=False)):
-        for place, group in part.groupby(np.searchsorted(edges, part[column])):
+        for place, group in part.groupby(np.searchsorted(ends, part[column])):
             values = per_user(metric, group["rank"])
             others = per_user(metric, group["other"]) if against else np.zeros(len(values))
             mean = bootstrap_difference(values, others, n)
@@ -78,10 +81,10 @@ def over_users(
     shared = {m: f & folds.get(against, set()) if against else f for m, f in folds.items()}
     for model in [m for m, f in shared.items() if f and m != against]:
         if against:
-            ranks = paired_ranks(df, model, against, variant)
+            ranks = list(paired_ranks(df, model, against, variant))
         else:
             own = chosen.loc[chosen["model"] == model].sort_values("fold")["record"]
-            ranks = (np.concatenate([record["ranks"] for record in own]),)
+            ranks = [np.concatenate([record["ranks"] for record in own])]
         for metric in metrics:
             values = [per_user(metric, r) for r in ranks]
             found = bootstrap_difference(values[0], values[1] if against else 0 * values[0], n)

@@ -187,9 +187,11 @@ def changes(users: pd.DataFrame, pairs: Iterable[tuple[str, str]] = PAIRS) -> pd
         pairs that lack a model.
     """
     ranks = {m: part.sort_values("user") for m, part in users.groupby("model")}
-    rows = [(a, b, protocol, *bootstrap_difference(
-                *(metrics.hits(ranks[m][column].to_numpy(), 10) for m in (a, b)))[:3])
-            for a, b in pairs if {a, b} <= set(ranks) for protocol, column in RANKS.items()]
+    rows = []
+    for a, b in pairs:
+        for protocol, column in RANKS.items() if {a, b} <= set(ranks) else ():
+            more, less = (metrics.hits(ranks[m][column].to_numpy(), 10) for m in (a, b))
+            rows.append((a, b, protocol, *bootstrap_difference(more, less)[:3]))
     return pd.DataFrame(rows, columns=["first", "second", "protocol", "difference", "low", "high"])
 
 

@@ -182,7 +182,7 @@ class GraphModel(nn.Module):
         return torch.stack(outputs).mean(0) if self.mean else h
 
     @torch.inference_mode()
-    def vectors(self, histories: list[np.ndarray], fold_in: bool = False
+    def vectors(self, histories: Sequence[np.ndarray], fold_in: bool = False
                 ) -> tuple[Tensor, Tensor]:
         """The vectors of users with these histories, in or outside the graph, and of all films.
 

@@ -162,7 +162,7 @@ class NextItemModel(nn.Module):
             h = self(items)[torch.arange(len(items), device=items.device), lengths - 1]
             return self.output(h if self.late is None else self.late(h, users))
 
-    def score_histories(self, histories: list[np.ndarray], users: Tensor | None = None,
+    def score_histories(self, histories: Sequence[np.ndarray], users: Tensor | None = None,
                         batch_size: int = 256) -> np.ndarray:
         """``score`` for histories of any length, a batch of similar ones at a time.
 

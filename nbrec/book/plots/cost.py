@@ -85,7 +85,7 @@ def _place_labels(ax: Axes, points: list[tuple[str, float, float, float, float, 
             there; one that need not is left out if it would cover anything.
     """
     pixels, scale = ax.transData.transform, ax.figure.dpi / 72
-    taken = []
+    taken: list[tuple[float, ...]] = []
     for _, x, y, low, high, _ in points:
         (left, middle), (_, bottom), (_, top) = pixels([(x, y), (x, low), (x, high)])
         taken.append((left - 6, middle - 6, left + 6, middle + 6))

@@ -30,8 +30,8 @@ def training_curves(
         colour: of both curves.
         lines: name -> loss of something to compare with, such as popularity alone.
     """
-    get = history.get if isinstance(history, Mapping) else lambda key: getattr(history, key)
-    train, validation, best = get("train_loss"), get("validation_loss"), get("best_epoch")
+    curve: Mapping[str, Any] = history if isinstance(history, Mapping) else vars(history)
+    train, validation, best = (curve[k] for k in ("train_loss", "validation_loss", "best_epoch"))
     epochs = np.arange(1, len(train) + 1)
     if ax is None:
         _, ax = plt.subplots()
@@ -50,7 +50,7 @@ def training_curves(
         ax.text(best + 1, loss, f"{name}: {loss:.2f}", va="bottom", ha=side)  # above the best one
         ax.set_ylim(top=max(ax.get_ylim()[1], loss + 0.35))
     ax.legend(loc="lower left" if lines else "best")
-    return ax.figure
+    return ax.figure  # type: ignore[return-value]
 
 
 def loss_curves(
@@ -106,12 +106,11 @@ def attention_map(
     names = [t if len(t) <= longest else t[: longest - 1].rstrip() + "…" for t in titles]
     labels = [f"{name}  {i}" for i, name in enumerate(names, 1)]
     shown = np.where(np.tri(length, dtype=bool), weights, np.nan)  # the future is masked anyway
-    image = None
     for head, ax in enumerate(axes.flat):
         if head >= heads:
             ax.set_visible(False)
             continue
-        image = ax.imshow(shown[head], cmap="Blues", vmin=0, vmax=np.nanmax(shown), aspect="auto")
+        ax.imshow(shown[head], cmap="Blues", vmin=0, vmax=np.nanmax(shown), aspect="auto")
         ax.set_title(f"head {head + 1}")
         ax.set_yticks(range(length), labels, fontsize=8)
         step = 1 if length <= 20 else 5
@@ -120,7 +119,8 @@ def attention_map(
         ax.tick_params(length=0)
     for ax in axes[-1]:
         ax.set_xlabel("attends to item")
-    fig.colorbar(image, ax=axes, label="attention weight", shrink=0.8, aspect=25, pad=0.02)
+    fig.colorbar(axes[0, 0].images[0], ax=axes, label="attention weight", shrink=0.8, aspect=25,
+                 pad=0.02)
     return fig
 
 
@@ -157,7 +157,7 @@ def matrices(
     fig, axes = plt.subplots(1, len(panels), sharey=True, squeeze=False, figsize=(WIDTH, height),
                              width_ratios=[v.shape[1] / first.shape[1] for v in panels.values()])
     if signs is not None:
-        fig.get_layout_engine().set(wspace=0.07)
+        fig.get_layout_engine().set(wspace=0.07)  # type: ignore[union-attr, call-arg]
     everything = np.concatenate([v.ravel() for v in panels.values()])
     for place, (ax, (name, values)) in enumerate(zip(axes[0], panels.items(), strict=True)):
         scale = values if signs is None else everything
@@ -167,8 +167,9 @@ def matrices(
                           aspect="equal" if signs is not None or chunk else "auto")
         ax.set_title(name)
         width, step = values.shape[1], 1 if values.shape[1] <= 10 else 2
-        named = columns is not None and width == first.shape[1]
-        labels = columns if named else range(1, width + 1) if width > 1 else [""]
+        labels: Sequence[Any] = range(1, width + 1) if width > 1 else [""]
+        if columns is not None and width == first.shape[1]:
+            labels = columns
         ax.set_xticks(range(0, width, step), labels[::step], fontsize=8)
         for corner in np.arange(0, len(first) if chunk else 0, chunk or 1) - 0.5:
             ax.add_patch(Rectangle((corner, corner), chunk, chunk, fill=False,

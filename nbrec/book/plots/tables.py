@@ -72,9 +72,10 @@ def mean_sd(
         digits = min(3, max(0, 2 - math.floor(math.log10(mean)))) if mean > 0 else 0
     scale, unit, digits = (100, "%", max(digits - 2, 0)) if percent else (1, "", digits)
     text = f"{scale * mean:.{digits}f}{unit}"
-    known = sd is not None and math.isfinite(sd)
+    if sd is None or not math.isfinite(sd):
+        return text
     # No-break spaces: a narrow column must not tear the two apart.
-    return f"{text}\u00a0±\u00a0{scale * sd:.{digits}f}" if known else text
+    return f"{text}\u00a0±\u00a0{scale * sd:.{digits}f}"
 
 
 def signed(value: float, digits: int = 4) -> str:

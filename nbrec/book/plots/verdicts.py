@@ -22,7 +22,7 @@ def claims_table(verdicts: Iterable[Verdict], caption: str | None = None) -> Sty
              "pairs": f"{len(v.evidence)} of {len(v.claim.pairs)}" if v.claim.pairs else "–",
              "no records yet": ", ".join(dict.fromkeys(
                  model_label(m) for pair in v.missing
-                 for m in sorted(set(pair) - known - {None}) or pair if m)) or "–",
+                 for m in sorted({m for m in pair if m} - known) or pair if m)) or "–",
              "note": v.claim.note or "–"} for v in verdicts]
     return table(pd.DataFrame(rows), caption, index=False, small=True)
 
