@@ -25,7 +25,7 @@ from nbrec.data import datasets, download, interactions, movielens, tables
 from nbrec.data.datasets import DATASETS, Dataset, Format
 from nbrec.data.movielens import load
 from nbrec.preprocessing import SequenceSettings, build_sequences
-from nbrec.profiles import Profile
+from nbrec.profiles import VARIANTS, Profile
 
 OWN_DATA = os.environ.get("NBREC_DATA", "")  # read before the tests hide it
 T = 1_000_000_000  # a time in 2001
@@ -706,6 +706,7 @@ def test_an_archive_that_lies_about_a_size(tmp_path):
 # --- one entry makes a data set known -------------------------------------------------------------
 
 
+ORIGINAL = {"original": VARIANTS["original"]}
 BOOKS = ("when;reader;book\n" + "".join(
     f"{T + 60 * t};u{u};b{(u + t) % 7}\n" for u in range(12) for t in range(6)) + f"{T};u0;b3\n")
 
@@ -724,7 +725,7 @@ def test_one_entry_makes_a_data_set_known_to_load_profiles_and_records(tmp_path,
     assert data.titles.tolist() == ["Emma", *(f"b{b}" for b in range(1, 7))]
     with pytest.raises(ValueError, match=r"loans\.csv, line 74: found user u0 and movie b3 here"):
         load("books", repeats="error")
-    profile = Profile("toy", "books", SequenceSettings(2, 10), {"original": 0}, 3, (0, 1),
+    profile = Profile("toy", "books", SequenceSettings(2, 10), ORIGINAL, 3, (0, 1),
                       {"popularity": {}})
     runs = experiment.run(profile, folder=tmp_path / "runs", progress=False)
     assert runs["dataset"].tolist() == ["books"] * 2 and runs["n_test"].tolist() == [4, 4]
