@@ -158,6 +158,7 @@ def matrices(
                              width_ratios=[v.shape[1] / first.shape[1] for v in panels.values()])
     if signs is not None:
         fig.get_layout_engine().set(wspace=0.07)  # type: ignore[union-attr, call-arg]
+    room = 0.75 * WIDTH / sum(v.shape[1] for v in panels.values())  # inches for a column's name
     everything = np.concatenate([v.ravel() for v in panels.values()])
     for place, (ax, (name, values)) in enumerate(zip(axes[0], panels.items(), strict=True)):
         scale = values if signs is None else everything
@@ -170,15 +171,17 @@ def matrices(
         labels: Sequence[Any] = range(1, width + 1) if width > 1 else [""]
         if columns is not None and width == first.shape[1]:
             labels = columns
-        ax.set_xticks(range(0, width, step), labels[::step], fontsize=8)
+        crowded = 0.07 * max(len(str(label)) for label in labels) > room
+        ax.set_xticks(range(0, width, step), labels[::step], fontsize=8,
+                      rotation=45 if crowded and labels is columns else 0)
         for corner in np.arange(0, len(first) if chunk else 0, chunk or 1) - 0.5:
             ax.add_patch(Rectangle((corner, corner), chunk, chunk, fill=False,
                                    edgecolor=VERMILION if low >= 0 else INK, linewidth=1.6))
         if not numbers:
             fig.colorbar(image, ax=ax, orientation="horizontal", shrink=0.8, aspect=16)
         for (i, j), value in np.ndenumerate(values) if numbers else ():
-            ax.text(j, i, "" if np.isnan(value) else numbers.format(value), ha="center",
-                    va="center",
+            word = "" if np.isnan(value) else numbers.format(value).replace("-", "\u2212")
+            ax.text(j, i, word, ha="center", va="center",
                     fontsize=None if signs is not None else 8 if len(panels) < 3 else 6,
                     color=PAPER if abs(value) > 0.6 * high else INK)
         if signs is not None:
