@@ -76,7 +76,6 @@ class Profile:
         n_targets: how many of each sequence's last items are targets in the evaluation, each given
             what stands before it; more than the protocol's one only where settings are chosen.
         top_k: how many recommended items are counted for the popularity measures.
-        durations: what takes about how long, in words, measured.
     """
 
     name: str
@@ -92,7 +91,6 @@ class Profile:
     leave_one_out: bool = False
     on_validation: bool = False
     n_targets: int = 1
-    durations: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         for what, value, kind in (("variants", self.variants, Mapping),
@@ -141,11 +139,6 @@ class Profile:
     def seed_of(self, fold: int) -> int:
         """The seed of every training run on a fold; it never depends on the order of the runs."""
         return 1000 * self.seed + fold
-
-    @property
-    def folds_text(self) -> str:
-        """ "3 of 10 folds", to be said beside every number."""
-        return f"{len(self.folds_run)} of {self.n_folds} folds"
 
 
 class Registered(Mapping[str, dict[str, Any]]):

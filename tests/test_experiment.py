@@ -300,7 +300,6 @@ def test_profiles(monkeypatch):
     assert thesis.items() <= full.models["transformer"].items()
     assert full.sequences == SequenceSettings(random_sample=0.3) and len(full.folds_run) == 10
     assert get_profile().name == "sample"
-    assert get_profile("sample").folds_text == "3 of 10 folds"
     monkeypatch.setenv("NBREC_PROFILE", "laptop")
     assert get_profile().name == "laptop"
     with pytest.raises(ValueError, match="no profile 'huge'.*sample, laptop, full"):

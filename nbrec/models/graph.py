@@ -32,7 +32,7 @@ class Graph:
         ValueError: a history holds anything but catalogue indices.
     """
 
-    def __init__(self, histories: list[np.ndarray], n_items: int):
+    def __init__(self, histories: Sequence[np.ndarray], n_items: int):
         from scipy import sparse
 
         checks.whole("n_items", n_items, low=1)
@@ -63,7 +63,7 @@ class Graph:
             digest.update(np.ascontiguousarray(array, "<i8").tobytes())
         return digest.hexdigest()
 
-    def with_users(self, histories: list[np.ndarray]) -> Graph:
+    def with_users(self, histories: Sequence[np.ndarray]) -> Graph:
         """The same graph and, at its end, users whom no film knows: they listen, unheard.
 
         Messages reach them, so they get vectors; nobody gets a message from them, so all other
