@@ -131,3 +131,19 @@ def test_logits_are_bounded(monkeypatch):
     size = Size("transformer", n_items=5_000, d_model=2, d_ff=2)
     made = budget.memory(size, 10, 10)["loss"]
     assert made == 4 * (2 * 100 * 2 + 2 * 10_000 + 7_000)
+
+
+def test_the_largest_batch_is_the_last_that_fits():
+    s = budget.Size("mamba")
+    n = budget.largest(s, 90)
+    fits = [sum(budget.memory(s, k, 90, 1, "cuda", mixed=True).values()) <= 15e9
+            for k in (n, n + 1)]
+    assert fits == [True, False] and n > 100
+
+
+def test_an_estimate_by_hand():
+    made = budget.estimate(budget.Size("transformer"), 65.0, 1000, (0.1, 0.5), 20, 200)
+    assert made["s an epoch, least"] == pytest.approx(2) and made["most"] == pytest.approx(10)
+    assert made["hours, most"] == pytest.approx(10 * 20 * 10 / 3600)
+    scan = budget.estimate(budget.Size("mamba"), 65.0, 1000, (0.1, 0.5), 20, 200)["of it the scan"]
+    assert scan == pytest.approx(40 * 2 * 1024 * 16 * 1000 / 320e9)

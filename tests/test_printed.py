@@ -38,3 +38,33 @@ def test_every_printed_number_is_there_once():
     assert (df["note"] != "").sum() == 2  # the two wrong ones
     wide = df[(df["table"] == "3.2") & (df["value"] == 512) & (df["metric"] == "hr@20")]
     assert wide["mean"].item() == pytest.approx(0.329) and wide["setting"].item()
+
+
+def test_the_appendix_by_metric_and_model():
+    assert printed.annex("A.2", "truncated")["hr@100"] == 0.5137
+    assert printed.annex("A.2", "truncated", "std")["hr@100"] == 0.0138
+    assert printed.tables_by_model()["xlstm+gat"] == "A.13"
+
+
+def test_seen_items_both_ways(tmp_path):
+    save(tmp_path, model="svd", ranks=(1, 20, 400), ranks_with_seen=[3, 21, 400])
+    save(tmp_path, model="item-knn", ranks=(1, 2))
+    table = printed.seen_both_ways(records.load_records(tmp_path), ["svd", "item-knn"])
+    rates = table.set_index(["model", "seen items"])
+    out = rates.loc[("svd", "toy, left out")].tolist()
+    assert out == pytest.approx([1 / 3, 2 / 3, 2 / 3, 2 / 3])
+    assert rates.loc[("svd", "toy, kept"), ["hr@1", "hr@20"]].tolist() == [0, pytest.approx(1 / 3)]
+    assert len(rates) == 3 and printed.seen_both_ways(comparison.load("nosuch"), ["svd"]).empty
+
+
+def test_every_erratum_is_checked_or_has_a_reason():
+    rows = set(printed.checked([f"E{i}" for i in range(1, 33)] + [f"D{i}" for i in range(1, 36)])[
+        "row"])
+    assert len(rows) == 32 + 35
+    table = printed.checked(rows - {"E27"}).set_index("row")
+    assert table.loc["E27", ["by code", "why not"]].tolist() == ["no", "by reading"]
+    assert (table.drop("E27")["why not"] == "").all()
+    with pytest.raises(ValueError, match=r"\['E1'\] were not checked"):
+        printed.checked(rows - {"E1"})
+    with pytest.raises(ValueError, match="E99"):
+        printed.checked(rows | {"E99"})

@@ -356,3 +356,16 @@ def test_tables_sort_and_filter(tmp_path):
             assert any(complaint in p for p in problems), (right, problems)
         assert "no box" in check.check_tables(open_with(""))[0]
         browser.close()
+
+
+# Hidden lines that a chapter may have: one on results 40; one that teaches 100, and 15 a cell.
+HIDDEN = {"hide-input", "remove-input", "hide-cell", "remove-cell"}
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+def test_hidden_lines(notebook):
+    sizes = [sum(bool(line.strip()) for line in "".join(c["source"]).splitlines())
+             for c in cells(notebook) if HIDDEN & set(c["metadata"].get("tags", []))]
+    results = int(notebook.stem[:2]) >= 12
+    assert sum(sizes) <= (40 if results else 100), sum(sizes)
+    assert results or max(sizes) <= 15, sizes

@@ -7,16 +7,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from nbrec.losses import CHUNK_LOGITS
 from nbrec.models import mlstm, selective_scan
 from nbrec.models.next_item import NextItemModel
+from nbrec.profiles import Profile
 from nbrec.train import MicroBatch, SequenceTrainer, TrainSettings
 
 BYTES = {False: {"half": 4, "wide": 4, "mask": 4, "copy": 0},
@@ -121,6 +124,90 @@ def flops(s: Size, length: float) -> dict[str, float]:
              + (4 * e * e / h + 2 * e if chunks > 1 else 0)}[s.backbone]
     return {"blocks": s.n_layers * block, "fusion": 2.0 * (d * known + j * m + m * d),
             "output layer": 2.0 * d * s.n_items}
+
+
+STANDING = ("weights", "weights of the best epoch", "moments of AdamW", "frozen vectors")
+T4 = {"fp16": 65e12, "fp32": 8.1e12, "bandwidth": 320e9}  # operations, bytes a second: data sheet
+
+
+def settings(profile: Profile) -> pd.DataFrame:
+    """The settings of a profile that decide what a training takes, in one column."""
+    cut, own = profile.sequences, profile.models["transformer"]
+    rows = {
+        "data": profile.dataset, "share of the users": cut.random_sample,
+        "fewest films": cut.min_length, "most films": cut.max_length,
+        "least rating": cut.min_rating,
+        "folds": len(profile.folds_run), "width d": own["d_model"], "blocks": own["n_layers"],
+        "inner width of the FF": own["d_ff"],
+        "inner width of Mamba and xLSTM, in d": profile.models["mamba"]["expand"],
+        "learning rate": f"{own['learning_rate']:g}", "sequences in a batch": own["batch_size"],
+        "patience": own["patience"], "least improvement": own["min_improvement"],
+        "most epochs": own["max_epochs"]}
+    return pd.DataFrame({f"profile {profile.name}": [
+        v if isinstance(v, str) else f"{v:,g}" for v in rows.values()]}, index=list(rows))
+
+
+def kept_bytes(s: Size, length: int, mixed: bool = False) -> float:
+    """Bytes that the forward pass keeps of each item of a history."""
+    return sum(BYTES[mixed][kind] * v for kinds in kept(s, length).values()
+               for kind, v in kinds.items())
+
+
+def largest(s: Size, length: int, room: float = 15e9) -> int:
+    """The most sequences in one piece that fit into so many bytes of a GPU, by halving."""
+    low, high = 1, 2**16
+    while high - low > 1:
+        middle = (low + high) // 2
+        fits = sum(memory(s, middle, length, 1, "cuda", mixed=True).values()) <= room
+        low, high = (middle, high) if fits else (low, middle)
+    return low
+
+
+def beside_processes(steps: pd.DataFrame, sizes: Mapping[str, Size]) -> pd.DataFrame:
+    """Peak memory of whole processes beside the formula.
+
+    Args:
+        steps: of `growth.load`.
+        sizes: model -> what was measured.
+
+    Returns:
+        index model; "MB on paper", "MB of the process", "process / paper", means over the rows.
+    """
+    rows = []
+    for r in steps[steps["model"].isin(sizes)].itertuples():
+        made = memory(sizes[r.model], int(r.batch), int(r.length), 1)
+        paper = sum(v for k, v in made.items() if k not in STANDING) + made["moments of AdamW"]
+        rows.append((r.model, paper / 1e6, r.megabytes * 2**20 / 1e6))
+    table = pd.DataFrame(rows, columns=["model", "MB on paper", "MB of the process"])
+    table = table.groupby("model", sort=False).mean()
+    return table.assign(**{"process / paper": table["MB of the process"] / table["MB on paper"]})
+
+
+def estimate(s: Size, tera: float, targets: int, utilisation: tuple[float, float], epochs: float,
+             most: int) -> dict[str, float]:
+    """How long ten folds should take on a T4.
+
+    Args:
+        tera: 10^12 operations of an epoch.
+        targets: of an epoch.
+        utilisation: least and most share of the card's half-precision peak.
+        epochs: of a fold, NaN if not known.
+        most: epochs that a fold may have.
+
+    Returns:
+        seconds of an epoch (least and most in fp16, the scan's part of the most, fp32 at 70%), and
+        hours of ten folds with so many epochs and with the most.
+    """
+    scan = (10 * 4 * s.n_layers * s.expand * s.d_model * s.d_state * targets / T4["bandwidth"]
+            if s.backbone == "mamba" else 0.0)
+    fast, slow = (tera * 1e12 / T4["fp16"] / u for u in reversed(utilisation))
+    slow += scan  # without a kernel that keeps the scan inside the card
+    return {"s an epoch, least": fast, "most": slow, "of it the scan": scan,
+            "s an epoch, fp32 at 70%": tera * 1e12 / T4["fp32"] / 0.7 + scan,
+            "epochs of our reference": epochs, "hours, least": 10 * epochs * fast / 3600,
+            "hours, most": 10 * epochs * slow / 3600,
+            f"hours at {most} epochs, least": 10 * most * fast / 3600,
+            f"hours at {most} epochs, most": 10 * most * slow / 3600}
 
 
 def step(net: NextItemModel, sequences: int, length: int, groups: int = 1, device: str = "cpu"

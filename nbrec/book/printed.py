@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
+from importlib import resources
 
 import numpy as np
 import pandas as pd
 
+from nbrec import metrics, records
 from nbrec.book import comparison
 
 ANNEX = tuple(f"A.{i}" for i in range(1, 14))
@@ -66,3 +68,66 @@ def everything() -> pd.DataFrame:
     out = pd.concat(parts, ignore_index=True).rename(columns={"sequences": "variant"})
     out = out.fillna({"note": "", "setting": ""})
     return out[["table", "model", "variant", "setting", "value", "metric", "mean", "sd", "note"]]
+
+
+def annex(name: str, variant: str = "original", column: str = "mean") -> pd.Series:
+    """A table of the appendix: "hr@1" .. "ndcg@300" and "seconds" -> number.
+
+    Args:
+        name: "A.1" to "A.13".
+        variant: of the sequences.
+        column: "mean" or "std".
+    """
+    df = comparison.thesis_table(name)
+    df = df[df["sequences"] == variant]
+    return df.set_index(df["metric"] + ("@" + df["k"].astype("string")).fillna(""))[column]
+
+
+def tables_by_model() -> dict[str, str]:
+    """Which table of the appendix a model has."""
+    return {comparison.thesis_table(name)["model"].iloc[0]: name for name in ANNEX}
+
+
+def seen_both_ways(df: pd.DataFrame, models: Iterable[str]) -> pd.DataFrame:
+    """Hit rates of records with seen items left out and with them in the ranking.
+
+    Args:
+        df: of `load_records`, one profile and dataset; original sequences are used.
+        models: those wanted; one without both kinds of ranks is left out.
+
+    Returns:
+        model, "seen items" (data, and "left out" or "kept"), hr@1, hr@20, hr@100, hr@300.
+    """
+    rows, own = [], df[(df["variant"] == "original") & df["model"].isin(list(models))]
+    users = records.per_user(own) if len(own) else pd.DataFrame(columns=["model"])
+    for model, part in users.groupby("model", sort=False):
+        for how, column in (("left out", "rank"), ("kept", "rank_with_seen")):
+            if column in part and part[column].notna().all():
+                ranks = part[column].to_numpy(int)
+                rows.append((model, f"{part['dataset'].iloc[0]}, {how}",
+                             *(metrics.hit_rate(ranks, k) for k in metrics.KS)))
+    return pd.DataFrame(rows, columns=["model", "seen items", *(f"hr@{k}" for k in metrics.KS)])
+
+
+def checked(done: Collection[str]) -> pd.DataFrame:
+    """The errata and deviations, and which of them code has checked.
+
+    Args:
+        done: rows that were checked, such as "E1" or "D12".
+
+    Returns:
+        row, topic, "by code" ("yes" or "no"), "why not" ("" for those that were checked).
+
+    Raises:
+        ValueError: there is no such row, or one was not checked and has no reason why.
+    """
+    with (resources.files("nbrec.book") / "thesis" / "errata.csv").open(encoding="utf-8") as file:
+        table = pd.read_csv(file, keep_default_na=False)
+    if unknown := sorted(set(done) - set(table["row"])):
+        raise ValueError(f"checked rows {unknown}: there are none of these names in errata.csv")
+    by_code = table["row"].isin(list(done))
+    if lacking := table.loc[~by_code & (table["reason"] == ""), "row"].tolist():
+        raise ValueError(f"rows {lacking} were not checked, and errata.csv has no reason for that")
+    return pd.DataFrame({"row": table["row"], "topic": table["topic"],
+                         "by code": np.where(by_code, "yes", "no"),
+                         "why not": table["reason"].where(~by_code, "")})

@@ -8,6 +8,7 @@ from nbrec.book.plots.cost import (
     accuracy_vs_time,
     beside_sweep_table,
     front_table,
+    memory_bars,
     ratios_table,
     setting_sweep,
     times_table,
@@ -31,6 +32,15 @@ from nbrec.book.plots.personalisation import (
     THESIS_FIGURES,
     by_group,
     popularity_density,
+)
+from nbrec.book.plots.persons import (
+    cases_table,
+    gaps_table,
+    measures_table,
+    mix_table,
+    shuffled_table,
+    sides_table,
+    stars_table,
 )
 from nbrec.book.plots.published import (
     band_table,

@@ -16,6 +16,7 @@ from pandas.io.formats.style import Styler
 from nbrec.book import NoRecords
 from nbrec.book.costs import pareto_front
 from nbrec.book.plots.style import (
+    BLUE,
     INK,
     MUTED,
     PAPER,
@@ -232,3 +233,32 @@ def beside_sweep_table(beside: pd.DataFrame, setting: str, caption: str | None =
         for v in wide[source, metric]] for source, metric in wide})
     return table(shown.set_axis([f"{v:g}" for v in wide.index]).rename_axis(setting), caption,
                  small=True)
+
+
+def memory_bars(memory: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Memory of a training step by what it is for.
+
+    Args:
+        memory: label of a model -> term -> bytes, of `budget.memory`.
+    """
+    colours = {"weights, gradients, AdamW": BLUE, "kept by the forward pass": "#E69F00",
+               "loss": "#8c959f"}
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.45 * len(memory) + 0.8))
+    left = np.zeros(len(memory))
+    for words, colour in colours.items():
+        width = np.array([sum(v for term, v in terms.items() if _purpose(term) == words)
+                          for terms in memory.values()]) / 1e6
+        ax.barh(list(memory), width, left=left, color=colour, label=words, height=0.6)
+        left += width
+    for y, total in enumerate(left):
+        ax.text(total + 0.005 * left.max(), y, f"{total:,.0f} MB", va="center", fontsize=9)
+    ax.set(xlabel="megabytes", xlim=(0, 1.18 * left.max()))
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    fig.legend(loc="outside upper right", ncols=3)
+    return fig
+
+
+def _purpose(term: str) -> str:
+    return "kept by the forward pass" if term.startswith("kept by") else (
+        "loss" if term == "loss" else "weights, gradients, AdamW")
