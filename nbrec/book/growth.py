@@ -189,7 +189,7 @@ def crossing(lengths: Sequence[float], a: Sequence[float], b: Sequence[float]) -
     below = np.flatnonzero(gap <= 0)
     if gap[-1] <= 0 or not len(below):
         return None
-    i = below[-1]
+    i = int(below[-1])
     share = -gap[i] / (gap[i + 1] - gap[i])
     return float(np.exp(np.log(lengths[i]) + share * np.log(lengths[i + 1] / lengths[i])))
 

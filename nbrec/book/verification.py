@@ -107,7 +107,7 @@ def sampled_hit_rate(ranks: np.ndarray, candidates: int | np.ndarray, negatives:
     Raises:
         ValueError: there are not so many items to draw.
     """
-    fewest = np.min(candidates)
+    fewest = int(np.min(candidates))
     if not 0 < negatives < fewest:
         raise ValueError(f"{negatives} negatives of {fewest} candidates: expected at least 1 "
                          f"and at most {fewest - 1}")

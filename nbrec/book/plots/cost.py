@@ -239,7 +239,7 @@ def memory_bars(memory: Mapping[str, Mapping[str, float]]) -> Figure:
     """Memory of a training step by what it is for.
 
     Args:
-        memory: label of a model -> term -> bytes, of `budget.memory`.
+        memory: model -> term -> bytes, of `budget.memory`.
     """
     colours = {"weights, gradients, AdamW": BLUE, "kept by the forward pass": "#E69F00",
                "loss": "#8c959f"}
@@ -248,7 +248,8 @@ def memory_bars(memory: Mapping[str, Mapping[str, float]]) -> Figure:
     for words, colour in colours.items():
         width = np.array([sum(v for term, v in terms.items() if _purpose(term) == words)
                           for terms in memory.values()]) / 1e6
-        ax.barh(list(memory), width, left=left, color=colour, label=words, height=0.6)
+        ax.barh(list(map(model_label, memory)), width, left=left, color=colour, label=words,
+                height=0.6)
         left += width
     for y, total in enumerate(left):
         ax.text(total + 0.005 * left.max(), y, f"{total:,.0f} MB", va="center", fontsize=9)
