@@ -8,13 +8,11 @@ import shutil
 import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 pytest.importorskip("streamlit", reason="the platform is installed with the extra 'app'")
 import streamlit as st
@@ -23,7 +21,6 @@ from streamlit.testing.v1 import AppTest
 
 from nbrec import paths, records
 from nbrec.book import plots
-from nbrec.models.content import Content
 from nbrec.models.item_knn import ItemKNN
 from nbrec.play import bundle, explore, tmdb
 from nbrec.play.bundle import Bundle
@@ -56,8 +53,8 @@ def made(name):
         vectors = np.eye(12, dtype=np.float32)
         vectors[:3, 11] = [0.9, 0.5, 0.1]  # so films 0, 1, 2 are near film 11, in this order
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        model = SimpleNamespace(vectors=vectors, score=Content(vectors).score,
-                                items=lambda: torch.from_numpy(vectors))
+        model = create("minibert", pd.Series(dtype=str)).keep(vectors)
+        model.remember(train)
         others = (np.array([UNKNOWN]), vectors[[11]])
     elif name == "item-knn":
         model = ItemKNN().fit(train)
