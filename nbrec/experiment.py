@@ -34,12 +34,7 @@ def sequence_settings(
     profile: Profile, data: MovieLens, variant: str = "original"
 ) -> SequenceSettings:
     """Preprocessing of a variant; without a rating filter if some of the ratings are not known."""
-    if variant not in profile.variants:
-        raise ValueError(
-            f"profile {profile.name!r} has no variant {variant!r}; expected one of "
-            f"{', '.join(profile.variants)}"
-        )
-    settings = replace(profile.sequences, left_truncate=profile.variants[variant])
+    settings = profile.preprocessing(variant)
     if "rating" not in data.ratings or data.ratings["rating"].isna().any():
         settings = replace(settings, min_rating=None)
     return settings

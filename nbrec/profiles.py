@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from nbrec import checks, recommenders, tuning
 from nbrec.preprocessing import SequenceSettings
 from nbrec.recommenders import MODELS, Parts
 
-VARIANTS = {"original": 0, "truncated": 20}  # items cut off at the left (thesis section 2.2)
+# What differs in the preprocessing of a variant (thesis section 2.2).
+VARIANTS: dict[str, dict[str, Any]] = {"original": {}, "truncated": {"left_truncate": 20}}
+# What is asked for, the next film of a page or the first of the next one: the reference run has
+# both. People rate page by page, a minute is enough to turn one (chapter 2).
+ASKED: dict[str, dict[str, Any]] = {"pages": {"session_gap": 60}, "sessions": {"session_gap": 3600}}
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,8 @@ class Profile:
     Args:
         name: names the folder of the records.
         dataset: what `movielens.load` is asked for.
-        sequences: preprocessing; its `left_truncate` is replaced by that of the variant.
-        variants: name of a variant of the sequences -> items cut off at the left.
+        sequences: preprocessing.
+        variants: name of a variant of the sequences -> what differs from that preprocessing.
         n_folds: into how many folds the users are split.
         folds_run: which of them are run.
         models: label -> settings of `recommenders.create`. The label is the model's name, unless
@@ -81,7 +85,7 @@ class Profile:
     name: str
     dataset: str
     sequences: SequenceSettings = field(default_factory=SequenceSettings)
-    variants: Mapping[str, int] = field(default_factory=lambda: dict(VARIANTS))
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: dict(VARIANTS))
     n_folds: int = 10
     folds_run: tuple[int, ...] = tuple(range(10))
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -111,8 +115,8 @@ class Profile:
                                      "front and no blank at an end")
         if not self.variants:
             raise ValueError(f"profile {self.name!r} has no variant: expected one or more")
-        for name, cut in self.variants.items():
-            checks.whole(f"variants[{name!r}]", cut)
+        for name in self.variants:
+            self.preprocessing(name)
         checks.whole("n_folds", self.n_folds, low=1)
         checks.whole("seed", self.seed)
         checks.whole("top_k", self.top_k, low=1)
@@ -124,6 +128,21 @@ class Profile:
                              f"0..{self.n_folds - 1}")
         for fold in self.folds_run:
             checks.whole("folds_run", fold, high=self.n_folds - 1)
+
+    def preprocessing(self, variant: str) -> SequenceSettings:
+        """The preprocessing of a variant.
+
+        Raises:
+            ValueError: there is no such variant, or preprocessing has no such setting or value.
+        """
+        if variant not in self.variants:
+            raise ValueError(f"profile {self.name!r} has no variant {variant!r}; expected one of "
+                             f"{', '.join(self.variants)}")
+        changed, known = self.variants[variant], {f.name for f in fields(SequenceSettings)}
+        if not isinstance(changed, Mapping) or not set(changed) <= known:
+            raise ValueError(f"profile {self.name!r}: variants[{variant!r}]={changed!r}: expected "
+                             f"some of {', '.join(sorted(known))} with values")
+        return replace(self.sequences, **changed)
 
     def chosen(self, label: str) -> Chosen:
         """What the profile says of one of its models.
@@ -147,26 +166,29 @@ class Registered(Mapping[str, dict[str, Any]]):
 
     Args:
         profile: the name in ``recommenders.Model.defaults``.
+        tuned: on which data the settings were tuned that replace those; "" for none.
     """
 
-    def __init__(self, profile: str):
-        self.profile = profile
+    def __init__(self, profile: str, tuned: str = ""):
+        self.profile, self.tuned = profile, tuned
 
     def _now(self) -> dict[str, dict[str, Any]]:
-        own = {name: dict(model.defaults[self.profile]) for name, model in MODELS.items()
-               if self.profile in model.defaults}
-        backbones = [name for name in recommenders.names("sequence") if name in own]
-        contexts = [name for name in recommenders.names(*recommenders.CONTEXTS) if name in own]
+        start = {name: dict(model.defaults[self.profile]) for name, model in MODELS.items()
+                 if self.profile in model.defaults}
+        backbones = [name for name in recommenders.names("sequence") if name in start]
+        contexts = [name for name in recommenders.names(*recommenders.CONTEXTS) if name in start]
+        start |= {f"{backbone}+{context}": start[backbone] for backbone in backbones
+                  for context in contexts}
+        chosen = tuning.chosen(self.tuned) if self.tuned else {}
+        own = {name: _changed(settings, chosen.get(name, {})) for name, settings in start.items()}
         return {
             **own,
-            **{f"{backbone}+{context}": own[backbone] for backbone in backbones
-               for context in contexts},
             # As the thesis has it (section 3.6.4), and without its leak.
-            **{f"{backbone}+gat+gat-user{form}": own[backbone]
+            **{f"{backbone}+gat+gat-user{form}": own[f"{backbone}+gat"]
                for backbone in ("transformer", "xlstm") for form in ("-literal", "")},
             # A graph that knows the training users alone.
-            "gat-inductive": {"model": "gat", "inductive": True},
-            "xlstm+gat-inductive": {**own["xlstm"], "model": "xlstm+gat",
+            "gat-inductive": {**own["gat"], "model": "gat", "inductive": True},
+            "xlstm+gat-inductive": {**own["xlstm+gat"], "model": "xlstm+gat",
                                     "contexts": {"gat": "gat-inductive"}},
         }
 
@@ -180,6 +202,14 @@ class Registered(Mapping[str, dict[str, Any]]):
         return len(self._now())
 
 
+def _changed(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """With other settings; the feed-forward network of a Transformer stays four times as wide."""
+    changed = {**settings, **changes}
+    if "d_model" in changes and "d_ff" in changed:
+        changed["d_ff"] = 4 * changes["d_model"]
+    return changed
+
+
 PROFILES = {
     # A few hundred users: enough to see everything work, too few to rank close models.
     "sample": Profile(
@@ -191,7 +221,7 @@ PROFILES = {
     "laptop": Profile(
         name="laptop",
         dataset="ml-1m",
-        models=Registered("laptop"),
+        models=Registered("laptop", tuned="ml-1m"),
     ),
     # The thesis's own settings (sections 2.2, 3.2 to 3.4 and 4.1).
     "full": Profile(
@@ -210,10 +240,8 @@ def _grid(models: Mapping[str, Mapping[str, Any]], tried: Mapping[str, Mapping[s
     for model, settings in tried.items():
         for setting, values in settings.items():
             for value in values:
-                changed = {"model": model, **models[model], setting: value}
-                if setting == "d_model" and "d_ff" in changed:
-                    changed["d_ff"] = 4 * value
-                grid[f"{model}-{setting}-{value:g}"] = changed
+                grid[f"{model}-{setting}-{value:g}"] = _changed(
+                    {"model": model, **models[model]}, {setting: value})
     return grid
 
 
@@ -222,7 +250,7 @@ _LAPTOP: Mapping[str, Any] = PROFILES["laptop"].models
 # How the settings were chosen: on the validation part of fold 0. Parts rotate, so its users are the
 # test users of fold 1; chapter 13 shows what leaving that fold out changes.
 PROFILES["search"] = Profile(
-    name="search", dataset="ml-1m", variants={"original": 0}, folds_run=(0,), on_validation=True,
+    name="search", dataset="ml-1m", variants={"original": {}}, folds_run=(0,), on_validation=True,
     models=_grid(_LAPTOP, {
         "ease": {"l2": (30.0, 100.0, 500.0, 1000.0)},
         "svd": {"rank": (10, 20, 100, 200)},
@@ -238,23 +266,37 @@ PROFILES["search"] = Profile(
 )
 
 
-def _trials(base: Profile) -> dict[str, dict[str, Any]]:
-    """Every trial of every model: those of its draws from the settings of the base profile. The
-    contexts of hybrids have the settings that were chosen for them, so they are tuned first."""
-    chosen = tuning.chosen(base.dataset)
-    models = {c: {**base.models[c], **chosen.get(c, {})} for c in tuning.CONTEXTS}
-    for model, space in tuning.SPACES.items():
-        for trial, drawn in enumerate([{}, *tuning.draws(space)]):
-            settings = {"model": model, **base.models[model], **drawn}
-            if "d_model" in drawn and "d_ff" in settings:
-                settings["d_ff"] = 4 * drawn["d_model"]
-            models[tuning.label(model, trial)] = settings
-    return models
+def _trials(profile: str, dataset: str) -> dict[str, dict[str, Any]]:
+    """Every trial of every model: those of its draws from the settings of the profile. The contexts
+    of hybrids have the settings that were chosen for them, so they are tuned first."""
+    start, chosen = Registered(profile), Registered(profile, tuned=dataset)
+    return {c: chosen[c] for c in tuning.CONTEXTS} | {
+        tuning.label(model, trial): _changed({"model": model, **start[model]}, drawn)
+        for model, space in tuning.SPACES.items()
+        for trial, drawn in enumerate([{}, *tuning.draws(space)])}
 
 
 PROFILES["tuning"] = Profile(
-    name="tuning", dataset="ml-1m", variants={"original": 0}, folds_run=(0,), on_validation=True,
-    n_targets=tuning.TARGETS, models=_trials(PROFILES["laptop"]))
+    name="tuning", dataset="ml-1m", variants={"original": {}}, folds_run=(0,), on_validation=True,
+    n_targets=tuning.TARGETS, models=_trials("laptop", "ml-1m"))
+# What of a hybrid's gain is its layers', and what is what the context knows: the same layers over
+# zeros, and over the vectors of other films.
+PROFILES["controls"] = Profile(
+    name="controls", dataset="ml-1m", variants={"original": {}},
+    models={"gat": _LAPTOP["gat"]} | {
+        f"{backbone}+gat {control}": {"model": f"{backbone}+gat", **_LAPTOP[f"{backbone}+gat"],
+                                      "control": control}
+        for backbone in ("transformer", "xlstm") for control in ("zeros", "shuffled")})
+# The thesis's own sizes and training (full) on the data of the reference run: hours on a processor,
+# minutes on a GPU.
+PROFILES["literal"] = Profile(
+    name="literal", dataset="ml-1m", variants={"original": {}},
+    models={m: PROFILES["full"].models[m] for m in tuning.BACKBONES})
+# What is asked for decides what is easy.
+PROFILES["asked"] = Profile(
+    name="asked", dataset="ml-1m", variants=ASKED,
+    models={m: _LAPTOP[m] for m in ("popularity", "markov", "ease", "item-knn", "user-knn", "svd",
+                                    "transformer", "mamba", "xlstm", "gat", "xlstm+gat")})
 # The thesis's Table 2.1 with one test part for all shares.
 PROFILES["shares"] = Profile(
     name="shares", dataset="ml-1m", variants={"truncated": VARIANTS["truncated"]}, folds_run=(0,),
@@ -274,7 +316,7 @@ _PUBLISHED = {"d_model": 64, "max_length": 200, "learning_rate": 1e-3, "weight_d
 _AS_E = {"batch_size": 20, "every_item": True, "stop_on": "ndcg@10 with seen"}
 _MAMBA4REC = {"d_state": 32, "d_conv": 4, "expand": 2, "dropout": 0.2, **_PUBLISHED, **_AS_E}
 PROFILES["verification"] = Profile(
-    name="verification", dataset="ml-1m", variants={"original": 0}, leave_one_out=True, n_folds=3,
+    name="verification", dataset="ml-1m", variants={"original": {}}, leave_one_out=True, n_folds=3,
     folds_run=(0,),
     sequences=SequenceSettings(min_length=4, max_length=100_000, min_rating=None),
     models={

@@ -199,7 +199,8 @@ def create(name: str, documents: pd.Series | None = None,
             given are made with their default settings.
         settings: arguments of the model (``d_model``, ``last_n``, ..) and, for trained models, of
             ``TrainSettings`` (``learning_rate``, ``seed``, ..); of graph models ``inductive`` too,
-            of models with early fusion its ``fusion_dropout``, by default the model's ``dropout``.
+            of models with early fusion its ``fusion_dropout``, by default the model's ``dropout``,
+            and its ``control`` (see ``SequenceRecommender``).
 
     Returns:
         a ``Recommender``.
@@ -218,7 +219,7 @@ def create(name: str, documents: pd.Series | None = None,
     train = {k: v for k, v in settings.items() if k in own}
     model = {k: v for k, v in settings.items() if k not in own}
     inductive = model.pop("inductive", False) if entry.kind == "graph" else False
-    fusion_dropout = model.pop("fusion_dropout", None) if parts.items else None
+    fusion = {k: model.pop(k) for k in ("fusion_dropout", "control") if k in model and parts.items}
     _known(name, build, model, trained=True)  # say now, not in fit, what is not known
     if entry.kind == "graph":
         training = TrainSettings(**(GRAPH_TRAINING | {"precision": "fp32"} | train))
@@ -232,7 +233,7 @@ def create(name: str, documents: pd.Series | None = None,
             raise ValueError(f"context {context!r} of {name} is {one.name}: expected a recommender "
                              f"that was created as {context!r}")
     return _named(name, SequenceRecommender(build, TrainSettings(**train), model, parts, made,
-                                            fusion_dropout))
+                                            **fusion))
 
 
 def _named(name: str, recommender: Any) -> Any:

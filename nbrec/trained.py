@@ -23,6 +23,7 @@ from nbrec.train import TrainSettings
 
 PREFIXES = 50_000  # newcomers in a graph at a time: bounds the memory
 HELD_OUT = 10  # one training user in so many
+CONTROLS = ("", "zeros", "shuffled")
 
 
 class Trained(Recommender):
@@ -156,6 +157,8 @@ class SequenceRecommender(Trained):
         parts: what its name is made of.
         contexts: context -> what answers for it, fitted or not.
         fusion_dropout: of the early fusion, in [0, 1); None takes the model's ``dropout``.
+        control: "zeros" or "shuffled" joins zeros, or the vectors of other films, instead of the
+            contexts' own, to see what the layers of the fusion are worth by themselves.
         batch_size: histories per forward pass when scoring.
     """
 
@@ -163,19 +166,22 @@ class SequenceRecommender(Trained):
 
     def __init__(self, build: Callable[..., NextItemModel], train_settings: TrainSettings,
                  settings: Mapping[str, Any], parts: Parts, contexts: Mapping[str, Context],
-                 fusion_dropout: float | None = None, batch_size: int = 256):
+                 fusion_dropout: float | None = None, control: str = "", batch_size: int = 256):
         super().__init__(build, train_settings, settings)
         self.parts, self.contexts, self.batch_size = parts, dict(contexts), batch_size
         if fusion_dropout is None:
             fusion_dropout = (defaults(build) | self.settings).get("dropout", 0.1)
         checks.number("fusion_dropout", fusion_dropout, low=0, below=1)
-        self.fusion_dropout = fusion_dropout
+        checks.choice("control", control, CONTROLS)
+        self.fusion_dropout, self.control = fusion_dropout, control
 
     def describe(self) -> dict[str, Any]:
         """All settings, defaults and contexts included."""
         own = super().describe()
         if self.parts.items:
             own["fusion_dropout"] = self.fusion_dropout
+        if self.control:
+            own["control"] = self.control
         if not self.contexts:
             return own
         return own | {"contexts": {name: c.describe() for name, c in self.contexts.items()}}
@@ -210,8 +216,8 @@ class SequenceRecommender(Trained):
             width = self.model.embedding.embedding_dim
             if self.parts.items:
                 self.model.early = EarlyFusion(
-                    {name: self.contexts[name].item_vectors() for name in self.parts.items},
-                    width, self.fusion_dropout)
+                    {name: self._item_vectors(name) for name in self.parts.items}, width,
+                    self.fusion_dropout)
             if self.parts.user:
                 user = self.contexts[self.parts.user]
                 self.model.late = LateFusion(user.user_vectors([part[0]]).shape[1], width)
@@ -238,6 +244,16 @@ class SequenceRecommender(Trained):
             users = self.contexts[self.parts.user].user_vectors(
                 histories, not self.parts.literal)
         return model.score_histories(histories, users, self.batch_size)
+
+    def _item_vectors(self, context: str) -> torch.Tensor:
+        """float32 (V, d): what the early fusion joins, which a control puts out of joint."""
+        vectors = self.contexts[context].item_vectors()
+        if self.control == "zeros":
+            return torch.zeros_like(vectors)
+        if self.control == "shuffled":
+            order = np.random.default_rng(self.train_settings.seed).permutation(len(vectors))
+            return vectors[torch.from_numpy(order)]
+        return vectors
 
     def _user_vectors(self, sequences: Sequences, train: bool = False) -> np.ndarray:
         """float32 (M, d): the user's vector after each item.

@@ -234,7 +234,7 @@ def test_measures_of_nothing_are_refused():
 
 
 PROFILE = {"name": "p", "dataset": "toy", "models": {"popularity": {}}, "n_folds": 5,
-           "folds_run": (0,), "variants": {"original": 0}}
+           "folds_run": (0,), "variants": {"original": {}}}
 
 
 @pytest.mark.parametrize("changed, message", [
@@ -243,9 +243,11 @@ PROFILE = {"name": "p", "dataset": "toy", "models": {"popularity": {}}, "n_folds
     ({"folds_run": (0.0,)}, "folds_run=0.0"), ({"folds_run": (True,)}, "folds_run=True"),
     ({"folds_run": ()}, r"folds_run=\(\); expected some of 0..4"), ({"folds_run": (5,)}, "0 to 4"),
     ({"name": "../q"}, "name '../q': expected a name"), ({"name": None}, "name None"),
-    ({"name": ""}, "name ''"), ({"variants": {"../../z": 0}}, "variant '../../z'"),
+    ({"name": ""}, "name ''"), ({"variants": {"../../z": {}}}, "variant '../../z'"),
     ({"variants": {}}, "no variant"), ({"variants": None}, "variants=None"),
-    ({"variants": {"a": -1}}, r"variants\['a'\]=-1"),
+    ({"variants": {"a": -1}}, r"variants\['a'\]=-1: expected some of left_truncate"),
+    ({"variants": {"a": {"cut": 2}}}, r"variants\['a'\]=.*expected some of left_truncate"),
+    ({"variants": {"a": {"left_truncate": -1}}}, "left_truncate=-1"),
     ({"models": {"../../../z": {}}}, "model '../../../z'"), ({"models": {7: {}}}, "model 7"),
     ({"models": {"popularity": None}}, "settings of 'popularity'=None: expected a Mapping"),
     ({"sequences": None}, "sequences=None: expected a SequenceSettings"),

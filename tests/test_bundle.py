@@ -23,7 +23,7 @@ from nbrec.sequences import Fold, Sequences
 
 TINY = {"d_model": 16, "n_layers": 2, "max_epochs": 1, "learning_rate": 0.01}
 PROFILE = Profile(
-    "tiny", "made", SequenceSettings(min_length=3, min_rating=None), {"original": 0}, 5, (0,),
+    "tiny", "made", SequenceSettings(min_length=3, min_rating=None), {"original": {}}, 5, (0,),
     {"item-knn": {}, "transformer": {"n_heads": 2, **TINY}, "mamba": TINY,
      "xlstm": {"n_heads": 4, **TINY}, "xlstm+gat": {"n_heads": 4, **TINY},
      "gat": {"max_epochs": 2}, "xlstm+gat+gat-user": {"n_heads": 4, **TINY}, "tfidf": {}})

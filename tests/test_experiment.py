@@ -33,7 +33,8 @@ MODELS = {
                     "max_epochs": 4, "learning_rate": 0.01, "patience": 9, "device": "cpu"},
 }
 PROFILE = Profile("tiny", "toy", SequenceSettings(min_rating=3.0), n_folds=5, folds_run=(0, 3),
-                  models=MODELS, top_k=5, variants={"original": 0, "truncated": 2})
+                  models=MODELS, top_k=5,
+                  variants={"original": {}, "truncated": {"left_truncate": 2}})
 
 
 def toy_data() -> MovieLens:
@@ -189,7 +190,7 @@ def test_a_record_holds_what_its_run_says(uninterrupted):
 
 @pytest.fixture
 def finished(tmp_path):
-    profile = replace(PROFILE, folds_run=(0,), variants={"original": 0},
+    profile = replace(PROFILE, folds_run=(0,), variants={"original": {}},
                       models={"popularity": {}, "item-knn": {}})
     run(tmp_path, profile)
     return tmp_path, profile
@@ -228,7 +229,7 @@ def test_a_damaged_record_is_reported_and_run_again(finished, damage):
         ({"seed": 1}, ["item-knn", "popularity"]),
         ({"n_folds": 6}, ["item-knn", "popularity"]),
         ({"sequences": SequenceSettings(min_rating=4.5)}, ["item-knn", "popularity"]),
-        ({"variants": {"original": 1}}, ["item-knn", "popularity"]),
+        ({"variants": {"original": {"left_truncate": 1}}}, ["item-knn", "popularity"]),
         ({"durations": {"all": "soon"}}, []),
     ],
 )
@@ -321,7 +322,7 @@ def test_all_models_of_the_profiles_exist():
 
 HYBRID = {"d_model": 8, "n_heads": 2, "n_layers": 1, "batch_size": 16, "max_epochs": 2,
           "learning_rate": 0.01}
-MADE = replace(PROFILE, folds_run=(0,), variants={"original": 0}, models={
+MADE = replace(PROFILE, folds_run=(0,), variants={"original": {}}, models={
     "gcn": {"d_model": 4, "max_epochs": 2}, "transformer+gcn": HYBRID,
     "transformer+gcn+gcn-user": HYBRID, "transformer+tfidf": HYBRID, "tfidf": {}})
 TITLES = pd.DataFrame({"movieId": np.arange(30),
@@ -400,7 +401,7 @@ def test_the_command_line_runs_and_refuses(monkeypatch, tmp_path, capsys):
 
 def test_settings_are_searched_on_the_validation_part(tmp_path):
     search = replace(PROFILE, name="search", on_validation=True, folds_run=(0,),
-                     variants={"original": 0}, models={"item-knn": {}})
+                     variants={"original": {}}, models={"item-knn": {}})
     run(tmp_path, search)
     run(tmp_path, replace(search, name="test", on_validation=False))
     paths = [tmp_path / name / "toy/item-knn/original-fold00.json" for name in ("search", "test")]
@@ -417,7 +418,7 @@ def test_settings_are_searched_on_the_validation_part(tmp_path):
 
 
 def test_smaller_shares_of_the_training_users(tmp_path):
-    profile = replace(PROFILE, folds_run=(0,), variants={"original": 0}, models={
+    profile = replace(PROFILE, folds_run=(0,), variants={"original": {}}, models={
         f"markov-train_share-{s}": {"model": "markov", "train_share": s} for s in (0.25, 0.5)} | {
         "markov": {}})
     table = run(tmp_path, profile).set_index("model")
@@ -429,7 +430,7 @@ def test_smaller_shares_of_the_training_users(tmp_path):
 
 def test_leaving_one_out(tmp_path):
     profile = replace(PROFILE, name="loo", leave_one_out=True, n_folds=2, folds_run=(0, 1),
-                      variants={"original": 0})
+                      variants={"original": {}})
     run(tmp_path, profile)
     sequences = experiment.make_sequences(profile, toy_data())
     by_model = {m: [records.read_record(tmp_path / f"loo/toy/{m}/original-fold0{i}.json")
@@ -691,7 +692,7 @@ def test_both_runs_are_asked_for_quietly(monkeypatch):
 
 
 def test_the_smallest_share_is_one_user(tmp_path):
-    profile = replace(PROFILE, folds_run=(0,), variants={"original": 0},
+    profile = replace(PROFILE, folds_run=(0,), variants={"original": {}},
                       models={"one": {"model": "popularity", "train_share": 1e-6}})
     assert run(tmp_path, profile)["n_train"].tolist() == [1]
 
@@ -699,7 +700,7 @@ def test_the_smallest_share_is_one_user(tmp_path):
 def test_a_damaged_checkpoint_of_a_context_is_made_anew(tmp_path):
     models = {"gat": {"max_epochs": 1, "device": "cpu"},
               "transformer+gat": MODELS["transformer"] | {"max_epochs": 1}}
-    profile = replace(PROFILE, models=models, variants={"original": 0}, folds_run=(0,))
+    profile = replace(PROFILE, models=models, variants={"original": {}}, folds_run=(0,))
     run(tmp_path / "whole", profile)
     run(tmp_path / "torn", profile, models=["gat"])
     [kept] = (tmp_path / "torn").rglob("*.safetensors")

@@ -234,6 +234,27 @@ def test_the_dropout_that_is_asked_for_is_that_of_the_fusion():
     assert both.early.dropout.p == 0.0 and both.blocks[0].dropout.p == 0.3
 
 
+def test_controls_keep_the_layers_and_take_the_knowledge():
+    context = recommenders.create("lightgcn", d_model=8, max_epochs=1).fit(
+        random_sequences(), random_sequences(1))
+
+    def frozen(**settings):
+        model = recommenders.create("transformer+lightgcn", contexts={"lightgcn": context},
+                                    d_model=8, n_heads=2, max_epochs=1, device="cpu", **settings)
+        model.fit(random_sequences(), random_sequences(1))
+        return model.model.early.frozen_lightgcn, model
+
+    own, model = frozen()
+    assert "control" not in model.describe() and torch.equal(own, context.item_vectors())
+    zeros, model = frozen(control="zeros")
+    assert zeros.shape == own.shape and not zeros.any() and model.describe()["control"] == "zeros"
+    shuffled, _ = frozen(control="shuffled")
+    assert torch.equal(shuffled.sort(0).values, own.sort(0).values)
+    assert not torch.equal(shuffled, own)
+    with pytest.raises(ValueError, match="control='noise'"):
+        recommenders.create("transformer+lightgcn", control="noise")
+
+
 def test_early_fusion_drops_behind_its_relu_and_nowhere_else(monkeypatch):
     torch.manual_seed(0)
     fusion = EarlyFusion({"gat": torch.randn(5, 3)}, 6)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from nbrec import tuning
-from nbrec.profiles import PROFILES
+from nbrec.profiles import PROFILES, Registered
 
 
 def test_each_value_is_tried_as_often_as_every_other():
@@ -37,6 +37,20 @@ def test_all_models_of_the_reference_are_tuned_alike():
     assert {m for m in plain if "user" not in m or m == "user-knn"} - set(trials) == {"popularity"}
     narrow = [s for s in profile.models.values() if s.get("d_model") == 64 and "d_ff" in s]
     assert narrow and {s["d_ff"] for s in narrow} == {256}
+
+
+def test_what_was_chosen_is_what_the_reference_runs(tmp_path, monkeypatch):
+    found = {"ml-1m": {"ease": {"l2": 60.0}, "gat": {"n_layers": 3},
+                       "transformer+gat": {"d_model": 64, "fusion_dropout": 0.4}}}
+    (tmp_path / "tuned.json").write_text(json.dumps(found))
+    monkeypatch.setattr(tuning, "TUNED", tmp_path / "tuned.json")
+    laptop, sample = PROFILES["laptop"].models, PROFILES["sample"].models
+    assert laptop["ease"]["l2"] == 60.0 and sample["ease"]["l2"] == 30.0
+    assert laptop["transformer"]["d_model"] == 128 and laptop["transformer+gat"]["d_ff"] == 256
+    for label in ("transformer+gat", "transformer+gat+gat-user-literal"):
+        assert laptop[label]["fusion_dropout"] == 0.4
+    assert laptop["gat-inductive"]["n_layers"] == 3
+    assert Registered("laptop")["ease"]["l2"] == 250.0
 
 
 def test_the_best_of_all_trials_is_chosen_and_no_half_of_them(tmp_path):
