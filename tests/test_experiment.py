@@ -230,7 +230,6 @@ def test_a_damaged_record_is_reported_and_run_again(finished, damage):
         ({"n_folds": 6}, ["item-knn", "popularity"]),
         ({"sequences": SequenceSettings(min_rating=4.5)}, ["item-knn", "popularity"]),
         ({"variants": {"original": {"left_truncate": 1}}}, ["item-knn", "popularity"]),
-        ({"durations": {"all": "soon"}}, []),
     ],
 )
 def test_a_changed_setting_runs_again_into_place(finished, change, expected):

@@ -37,7 +37,8 @@ def tables(monkeypatch):
 
 def chapter(tmp_path, monkeypatch, models, measures=("ndcg@20",), shown=None, **options):
     """Records, table and figure of the chapter's recipe, with a tiny profile."""
-    profile = replace(PROFILE, folds_run=(0, 1), variants={"original": {}}, models=models, **options)
+    profile = replace(PROFILE, folds_run=(0, 1), variants={"original": {}}, models=models,
+                      **options)
     if profile.dataset not in datasets.DATASETS:
         data = replace(toy_data(), movies=TITLES)
         monkeypatch.setattr(movielens, "load", lambda name: data)
