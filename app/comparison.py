@@ -106,10 +106,10 @@ with tabs[1]:
     st.caption("Mean and 95% bootstrap interval over the test users. Hollow circles: the thesis.")
 with tabs[2]:
     show("Triangular heat map of the differences of all pairs of models", "pairs")
-    st.caption("How far the model of the row is ahead of that of the column. A dot: told apart "
-               "after Holm's correction.")
+    st.caption("How far the model of the row is ahead of that of the column. A dot: a "
+               "significant difference after Holm's correction.")
 with tabs[3]:
-    show("Axis of mean ranks, with bars over models that are not told apart", "ranks")
+    show("Axis of mean ranks, with bars over models that are not significantly different", "ranks")
     st.caption("Mean rank over the folds. A bar joins models that are closer than Nemenyi's "
                "critical difference.")
 with tabs[4]:

@@ -51,7 +51,7 @@ def test_a_claim_with_a_missing_model_cannot_hold_but_can_fail():
 
 
 def test_many_pairs_are_corrected():
-    # b is barely worse than a: alone it is told apart, among many it is not.
+    # b is barely worse than a: alone it is significantly different, among many it is not.
     df = three([0.30, 0.31, 0.32, 0.33, 0.34], [0.29, 0.294, 0.317, 0.319, 0.337], n_test=0)
     alone = judge(df, ("a", "b"))
     p = alone.evidence["p_value"].item()

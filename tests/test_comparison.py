@@ -325,9 +325,9 @@ def test_pairs_of_the_thesis_are_confirmed_reversed_or_open(tmp_path):
     assert ndcg.loc[("mamba", "item-knn"), "group"] == "Item-KNN and sequence models"
 
 
-def test_pairs_told_apart_by_mean_ranks():
+def test_pairs_significant_by_mean_ranks():
     found = orders.MeanRanks(pd.Series({"a": 1.0, "b": 2.0, "c": 3.5}), 1.5, 0.01, [["a", "b"]], 9)
-    assert orders.told_apart(found) == {frozenset("ac"), frozenset("bc")}
+    assert orders.significant_pairs(found) == {frozenset("ac"), frozenset("bc")}
 
 
 def test_a_model_beside_a_baseline(tmp_path):

@@ -78,10 +78,10 @@ def test_pairs_table_says_what_is_significant_and_over_what():
     assert shown.caption.startswith("Here. Tests over folds") and "all 2 pairs" in shown.caption
 
 
-def test_pairs_stand_in_the_upper_half_and_dots_mark_those_told_apart():
+def test_pairs_stand_in_the_upper_half_and_dots_mark_those_significant():
     pairs = pd.DataFrame([("ease", "item-knn", 0.02, True), ("ease", "svd", 0.05, True),
                           ("svd", "item-knn", 0.01, False)],
-                         columns=["better", "worse", "difference", "told_apart"])
+                         columns=["better", "worse", "difference", "significant"])
     fig = plots.pair_matrix(pairs)
     ax = fig.axes[0]
     drawn = np.ma.filled(ax.images[0].get_array().astype(float), np.nan)

@@ -124,8 +124,8 @@ def test_all_pairs_by_hand():
     assert out["difference"].tolist() == pytest.approx([0.04, 0.04, 0])
     assert out["p_value"].tolist() == pytest.approx([p, p, 1])
     assert out["p_holm"].tolist() == pytest.approx([3 * p, 3 * p, 1])
-    assert not out["told_apart"].any()
-    assert significance.compare_all(df, level=0.3)["told_apart"].tolist() == [True, True, False]
+    assert not out["significant"].any()
+    assert significance.compare_all(df, level=0.3)["significant"].tolist() == [True, True, False]
 
 
 @given(st.lists(st.lists(st.integers(0, 50), min_size=4, max_size=4), min_size=2, max_size=5))
@@ -149,7 +149,7 @@ def test_a_model_with_some_folds_is_compared_on_those():
     assert out[["better", "worse", "n"]].to_numpy().tolist() == [["b", "a", 2]]  # c: one fold
     assert out["difference"].item() == pytest.approx(0.05)
     none = significance.compare_all(df, variant="truncated")
-    assert none.empty and "p_holm" in none and "told_apart" in none
+    assert none.empty and "p_holm" in none and "significant" in none
 
 
 # --- groups of users -----------------------------------------------------------------------------

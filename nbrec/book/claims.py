@@ -1,7 +1,7 @@
 """Claims about models against records: each one holds, does not hold, or stays open.
 
 A claim is about pairs of models ("sequence models rank better than Item-KNN"). It holds if every
-pair is told apart in its direction, it does not if one is told apart in the other, and it is open
+pair differs significantly in its direction, it does not if one does in the other, and it is open
 if the records cannot say.
 """
 
@@ -123,7 +123,7 @@ def judge(df: pd.DataFrame, claim: Claim, variant: str = "original", level: floa
         df: of `records.load_records`, one profile and dataset. Pairs without a fold in common are
             missing; without any the claim is not testable.
         variant: which sequences; truncation has both.
-        level: pairs are told apart if their corrected p-value is below it.
+        level: pairs differ significantly if their corrected p-value is below it.
     """
     df = df[df[claim.metric].notna()] if claim.metric in df else df.iloc[:0]
     if claim.truncation:
@@ -150,7 +150,7 @@ def judge(df: pd.DataFrame, claim: Claim, variant: str = "original", level: floa
 def with_enough_folds(df: pd.DataFrame) -> pd.DataFrame:
     """Records of the models that have `ENOUGH_FOLDS`, if there are three or more, else all.
 
-    A pair that cannot be told apart costs the others power when all are corrected together.
+    A pair without a significant difference costs the others power when all are corrected together.
 
     Args:
         df: of `records.load_records`, one profile, dataset and variant.

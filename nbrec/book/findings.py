@@ -120,7 +120,7 @@ def judge_all(df: pd.DataFrame, steps: pd.DataFrame, level: float = 0.05,
 
 def choices(df: pd.DataFrame, budgets: Iterable[float] = (10, 600), metric: str = "ndcg@20",
             level: float = 0.05) -> pd.DataFrame:
-    """The cheapest of the models that are not told apart from the best one, by situation.
+    """The cheapest of the models not significantly different from the best one, by situation.
 
     Only models that have every fold of the original sequences are chosen from, so that all means
     are of the same users. The test is the corrected t-test over folds, with Holm's correction
@@ -134,8 +134,8 @@ def choices(df: pd.DataFrame, budgets: Iterable[float] = (10, 600), metric: str 
 
     Returns:
         situation ("histories of 5 to 20 films", "up to 10 s a fold"), users, choose, value (its
-        mean), seconds (a fold, at a steady pace), equals (the others that are not told apart from
-        the best, the cheapest first); no row without two folds, or without a model.
+        mean), seconds (a fold, at a steady pace), equals (the others that do not differ
+        significantly from the best, the cheapest first); no row without two folds, or without a model.
     """
     whole = costs.complete(df[df["variant"] == "original"])
     if whole.empty or whole["fold"].nunique() < 2:

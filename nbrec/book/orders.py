@@ -25,10 +25,10 @@ class MeanRanks(NamedTuple):
 
     Args:
         ranks: model -> mean rank, the best first.
-        critical_difference: mean ranks closer than this are not told apart (Nemenyi).
+        critical_difference: mean ranks closer than this are not significantly different (Nemenyi).
         p_value: of Friedman's test that all models are alike.
-        groups: largest sets of neighbours in the order that are not told apart, two models each
-            at least.
+        groups: largest sets of neighbours in the order without a significant difference, two
+            models each at least.
         folds: how many.
     """
 
@@ -46,8 +46,9 @@ def mean_ranks(
     """Friedman's test and Nemenyi's critical difference (Demsar 2006, section 3.2.2).
 
     In each fold the models are ranked from 1, ties sharing the mean of their ranks. Two of k models
-    are told apart over N folds if their mean ranks differ by q sqrt(k (k + 1) / (6 N)) at least,
-    q being the studentised range for k models and infinitely many degrees of freedom, over sqrt 2.
+    differ significantly over N folds if their mean ranks are q sqrt(k (k + 1) / (6 N)) apart at
+    least, q being the studentised range for k models and infinitely many degrees of freedom, over
+    sqrt 2.
 
     Demsar's N are independent data sets. Ours are folds of one, which share most of their training
     users, so the p-value and the critical difference are somewhat too small. `compare_all`
@@ -83,7 +84,7 @@ def mean_ranks(
     critical = float(critical * math.sqrt(k * (k + 1) / (6 * n)))
     groups, end = [], 0
     for i, rank in enumerate(ranks):
-        last = int(np.searchsorted(ranks.to_numpy(), rank + critical))  # first one told apart
+        last = int(np.searchsorted(ranks.to_numpy(), rank + critical))  # first one that differs
         if last > max(end, i + 1):
             groups.append(ranks.index[i:last].tolist())
             end = last
@@ -119,7 +120,7 @@ def thesis_order(df: pd.DataFrame, metrics: Iterable[str] = ACCURACY, level: flo
     return pd.concat(parts, ignore_index=True)
 
 
-def told_apart(found: MeanRanks) -> set[frozenset[str]]:
+def significant_pairs(found: MeanRanks) -> set[frozenset[str]]:
     """The pairs whose mean ranks differ by the critical difference or more."""
     return {frozenset(pair) for pair in combinations(found.ranks.index, 2)
             if abs(found.ranks[pair[0]] - found.ranks[pair[1]]) >= found.critical_difference}

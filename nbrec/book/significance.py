@@ -133,11 +133,11 @@ def compare_all(
         df: of `load_records`, one profile and dataset.
         metric: column to compare by; more is better.
         variant: which sequences.
-        level: two models are told apart if their corrected p-value is below it.
+        level: two models differ significantly if their corrected p-value is below it.
 
     Returns:
         better, worse, difference, low, high, p_value, n (folds that both have), p_holm,
-        told_apart; largest difference first. Pairs with fewer than two folds in common are left
+        significant; largest difference first. Pairs with fewer than two folds in common are left
         out. The interval is that of the pair alone, p_holm is valid for all pairs at once.
     """
     folds = df[df["variant"] == variant].groupby("model", sort=False)["fold"].agg(set)
@@ -151,7 +151,7 @@ def compare_all(
         rows.append({"better": a, "worse": b, **test._asdict()})
     out = pd.DataFrame(rows, columns=["better", "worse", *Difference._fields])
     out["p_holm"] = holm(out["p_value"])
-    out["told_apart"] = out["p_holm"] < level
+    out["significant"] = out["p_holm"] < level
     return out.sort_values("difference", ascending=False, kind="stable", ignore_index=True)
 
 

@@ -106,7 +106,7 @@ def intervals(ax: plt.Axes, lines: Mapping[str, np.ndarray], ticks: Sequence[str
 def pair_matrix(pairs: pd.DataFrame, metric: str = "ndcg@20") -> Figure:
     """All pairs of models at once: how far the row's model is ahead of the column's.
 
-    A dot marks pairs that are told apart; only the half with the better mean first is drawn.
+    A dot marks pairs that differ significantly; only the half with the better mean first is drawn.
 
     Args:
         pairs: of `significance.compare_all`.
@@ -125,7 +125,7 @@ def pair_matrix(pairs: pd.DataFrame, metric: str = "ndcg@20") -> Figure:
     for r in pairs.itertuples():
         i, j = sorted((place[r.better], place[r.worse]))
         ahead[i, j] = r.difference if place[r.better] == i else -r.difference
-        sure += [(j, i)] if r.told_apart else []
+        sure += [(j, i)] if r.significant else []
     size = 0.32 * n + 1.8
     fig, ax = plt.subplots(figsize=(min(size + 0.6, 9.5), min(size, 8.2)))
     top = np.nanmax(np.abs(ahead), initial=1e-9)
@@ -141,7 +141,7 @@ def pair_matrix(pairs: pd.DataFrame, metric: str = "ndcg@20") -> Figure:
 
 
 def critical_difference(found: MeanRanks, metric: str = "ndcg@20") -> Figure:
-    """Mean ranks on an axis, the best on the left; a bar joins models not told apart.
+    """Mean ranks on an axis, the best on the left; a bar joins models that do not differ.
 
     Demsar (2006), Figure 1.
 

@@ -77,7 +77,7 @@ def intervals_table(beside: pd.DataFrame, baseline: str, caption: str | None = N
 
 
 def apart_table(tested: Mapping[Any, pd.DataFrame], caption: str | None = None) -> Styler:
-    """How many pairs of models are told apart, and the first model of each run.
+    """How many pairs of models differ significantly, and the first model of each run.
 
     Args:
         tested: (run, variant) -> table of `significance.compare_all`.
@@ -87,13 +87,13 @@ def apart_table(tested: Mapping[Any, pd.DataFrame], caption: str | None = None) 
         wins = pairs["better"].value_counts()
         first = wins.index[0] if len(wins) else None
         own = pairs[pairs["better"] == first]
-        level = own.loc[~own["told_apart"], "worse"].map(model_label)
+        level = own.loc[~own["significant"], "worse"].map(model_label)
         rows.append({
             "run": run, "sequences": variant, "pairs": len(pairs),
-            "told apart": int(pairs["told_apart"].sum()),
+            "significant": int(pairs["significant"].sum()),
             "typical interval": f"±{((pairs['high'] - pairs['low']) / 2).median():.3f}",
             "first": model_label(first) if first else "–",
-            "not told apart from it": ", ".join(level[:6]) + (
+            "not significantly different from it": ", ".join(level[:6]) + (
                 f" and {len(level) - 6} more" if len(level) > 6 else "") or "none"})
     return table(pd.DataFrame(rows), caption, index=False, small=True)
 
@@ -106,12 +106,12 @@ def tests_table(found: orders.MeanRanks, pairs: pd.DataFrame, caption: str | Non
         found: of `orders.mean_ranks`.
         pairs: of `significance.compare_all`.
     """
-    told = pairs[pairs["told_apart"] & pairs["better"].isin(found.ranks.index)
+    told = pairs[pairs["significant"] & pairs["better"].isin(found.ranks.index)
                  & pairs["worse"].isin(found.ranks.index)]
     n = len(found.ranks)
     return table(pd.DataFrame([{
         "models": n, "folds": found.folds, "Friedman's p": p_value(found.p_value),
-        "pairs": n * (n - 1) // 2, "told apart by Nemenyi": len(orders.told_apart(found)),
+        "pairs": n * (n - 1) // 2, "significant by Nemenyi": len(orders.significant_pairs(found)),
         "by the corrected t-test": len(told)}]), caption, index=False)
 
 

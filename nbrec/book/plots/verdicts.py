@@ -83,7 +83,7 @@ def choices_table(choices: pd.DataFrame, caption: str | None = None) -> Styler:
         "situation": choices["situation"], "test users": choices["users"],
         "choose": choices["choose"].map(model_label), "NDCG@20": choices["value"].astype(float),
         "seconds a fold": choices["seconds"].astype(float),
-        "not told apart from the best": [", ".join(map(model_label, others)) or "none"
+        "not significantly different from the best": [", ".join(map(model_label, others)) or "none"
                                          for others in choices["equals"]]})
     return table(shown, caption, index=False, small=True, digits=3)
 
