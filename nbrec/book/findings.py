@@ -135,7 +135,7 @@ def choices(df: pd.DataFrame, budgets: Iterable[float] = (10, 600), metric: str 
     Returns:
         situation ("histories of 5 to 20 films", "up to 10 s a fold"), users, choose, value (its
         mean), seconds (a fold, at a steady pace), equals (the others that do not differ
-        significantly from the best, the cheapest first); no row without two folds, or without a model.
+        significantly from the best, the cheapest first); no row without two folds, or a model.
     """
     whole = costs.complete(df[df["variant"] == "original"])
     if whole.empty or whole["fold"].nunique() < 2:
