@@ -162,7 +162,7 @@ def read_record(path: str | Path) -> Record:
             and type(history.get("best_epoch")) is int):
         raise ValueError(f"{path}: history is no training curve; {cure}")
     lengths = {name: len(record[name]) for name in (
-        "ranks", "users", "target_popularity", "ranks_with_seen", "history_lengths")
+        "ranks", "users", "target_popularity", "ranks_with_seen", "history_lengths", "target_gaps")
         if name in record}
     if {record["data"].get("n_test"), *lengths.values()} != {lengths["ranks"]}:
         raise ValueError(f"{path}: n_test {record['data'].get('n_test')} and the lengths of "
@@ -214,14 +214,20 @@ def load_records(folder: str | Path | None = None) -> pd.DataFrame:
 
 
 def per_user(df: pd.DataFrame) -> pd.DataFrame:
-    """Ranks of the targets: one row per run and test user (its place in the fold's test part)."""
+    """Ranks of the targets: one row per run and test user (its place in the fold's test part).
+
+    Columns beside the rank, as far as records have them: user_id (of the data), target_popularity,
+    rank_with_seen, history_length, target_gap (seconds since the item before).
+    """
+    names = {"users": "user_id", "ranks": "rank", "target_popularity": "target_popularity",
+             "ranks_with_seen": "rank_with_seen", "history_lengths": "history_length",
+             "target_gaps": "target_gap"}
     parts = []
     for record in df["record"]:
-        kept = ("ranks", "target_popularity", "ranks_with_seen", "history_lengths")
-        part = pd.DataFrame({k: record[k] for k in kept if k in record})
+        part = pd.DataFrame({name: record[k] for k, name in names.items() if k in record})
+        if "target_gap" in part:
+            part["target_gap"] = part["target_gap"].astype(float)  # None is NaN, in columns of None
         part.insert(0, "user", np.arange(len(part)))
-        part = part.rename(columns={"ranks": "rank", "ranks_with_seen": "rank_with_seen",
-                                    "history_lengths": "history_length"})
         parts.append(_with_identity(part, record))
     return pd.concat(parts, ignore_index=True)
 

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -324,3 +325,19 @@ def test_a_package_from_a_repository_knows_its_commit(tmp_path, monkeypatch):
     assert provenance._commit() == (None, None)
     Installed.locate_file = lambda self, name: tmp_path / "another" / name
     assert provenance._commit() == (None, None)
+
+
+def test_a_rank_stands_beside_the_gap_before_its_target(tmp_path):
+    rows = []
+    for fold, gaps in enumerate(([0, 61, None], [None] * 3)):
+        made = record(fold=fold) | {"users": [7, 8, 9], "target_gaps": gaps}
+        path = records.write_record(made, tmp_path / f"original-fold0{fold}.json")
+        rows.append(records.flatten(records.read_record(path), path))
+    users = records.per_user(pd.DataFrame(rows))
+    assert users["user_id"].tolist() == [7, 8, 9] * 2 and users["rank"].tolist() == [1, 5, 400] * 2
+    assert users["target_gap"].isna().tolist() == [False, False, True, True, True, True]
+    assert users["target_gap"].dtype == float and users["target_gap"].tolist()[:2] == [0, 61]
+    short = record() | {"target_gaps": [1]}
+    records.write_record(short, tmp_path / "short.json")
+    with pytest.raises(ValueError, match="target_gaps"):
+        records.read_record(tmp_path / "short.json")
