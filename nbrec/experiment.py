@@ -82,8 +82,9 @@ def run(
     A damaged record, or one of other settings, is run again into its place.
 
     A run that is repeated, or killed and resumed, gives the same numbers to the last digit on the
-    same number of threads. Another number adds floats in another order, and over many epochs of
-    training a network drifts apart; every record states its threads.
+    same kind of processor, with the same versions and number of threads. Others add floats in
+    another order, and over many epochs of training a network drifts apart; every record states
+    its processor, versions and threads.
 
     Args:
         profile: a Profile or its name.

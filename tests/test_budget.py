@@ -1,16 +1,20 @@
 """Formulas against the models themselves: their weights, what torch keeps, counts and allocates."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from nbrec import losses
 from nbrec.book import budget
 from nbrec.book.budget import Size
+from nbrec.models import selective_scan
 from nbrec.models.fusion import EarlyFusion
 from nbrec.recommenders import MODELS
 
@@ -146,4 +150,38 @@ def test_an_estimate_by_hand():
     assert made["s an epoch, least"] == pytest.approx(2) and made["most"] == pytest.approx(10)
     assert made["hours, most"] == pytest.approx(10 * 20 * 10 / 3600)
     scan = budget.estimate(budget.Size("mamba"), 65.0, 1000, (0.1, 0.5), 20, 200)["of it the scan"]
-    assert scan == pytest.approx(40 * 2 * 1024 * 16 * 1000 / 320e9)
+    assert scan == pytest.approx(4 * 41 * 2 * 1024 * 16 * 1000 / 320e9)
+
+
+class Traffic(TorchDispatchMode):
+    """Counts the numbers that operations read and write; a repeated one counts once."""
+
+    VIEWS = ("detach", "empty", "expand", "new_empty", "new_empty_strided", "permute", "select",
+             "slice", "split", "squeeze", "t", "transpose", "unbind", "unsqueeze", "view",
+             "_unsafe_view")
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        made = func(*args, **kwargs)
+        if func.__name__.split(".")[0] not in self.VIEWS:
+            read = {name: value for name, value in kwargs.items() if name != "out"}
+            self.numbers += sum(
+                math.prod(n for n, stride in zip(t.shape, t.stride(), strict=True) if stride)
+                for t in tree_leaves((args, read, made)) if isinstance(t, torch.Tensor))
+        return made
+
+
+def test_how_often_the_scan_touches_its_states(monkeypatch):
+    monkeypatch.setattr(selective_scan.loops, "njit", None)
+    batch, length, inner, states = 4, 96, 128, 16
+    u, delta, B, C = (torch.rand(batch, length, width).requires_grad_()
+                      for width in (inner, inner, states, states))
+    A = (-torch.rand(inner, states)).requires_grad_()
+    with Traffic() as traffic:
+        selective_scan.selective_scan(u, delta, A, B, C).sum().backward()
+    passes = traffic.numbers / (batch * length * inner * states)
+    assert round(passes) == budget.SCAN_PASSES

@@ -299,6 +299,10 @@ def test_profiles(monkeypatch):
               "learning_rate": 1e-4, "patience": 5, "min_improvement": 0.01}
     assert thesis.items() <= full.models["transformer"].items()
     assert full.sequences == SequenceSettings(random_sample=0.3) and len(full.folds_run) == 10
+    counted = get_profile("thesis")
+    assert counted.models is full.models and counted.folds_run == full.folds_run
+    left = 330_975 * (1 - 0.073 - 0.261)  # users, thesis section 2.2
+    assert counted.sequences.random_sample * left == pytest.approx(12_839, abs=2)
     assert get_profile().name == "sample"
     monkeypatch.setenv("NBREC_PROFILE", "laptop")
     assert get_profile().name == "laptop"

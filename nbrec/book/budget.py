@@ -127,6 +127,7 @@ def flops(s: Size, length: float) -> dict[str, float]:
 
 
 STANDING = ("weights", "weights of the best epoch", "moments of AdamW", "frozen vectors")
+SCAN_PASSES = 41  # numbers read or written for each number of Mamba's states, by torch operations
 T4 = {"fp16": 65e12, "fp32": 8.1e12, "bandwidth": 320e9}  # operations, bytes a second: data sheet
 
 
@@ -198,8 +199,8 @@ def estimate(s: Size, tera: float, targets: int, utilisation: tuple[float, float
         seconds of an epoch (least and most in fp16, the scan's part of the most, fp32 at 70%), and
         hours of ten folds with so many epochs and with the most.
     """
-    scan = (10 * 4 * s.n_layers * s.expand * s.d_model * s.d_state * targets / T4["bandwidth"]
-            if s.backbone == "mamba" else 0.0)
+    states = s.n_layers * s.expand * s.d_model * s.d_state * targets
+    scan = 4 * SCAN_PASSES * states / T4["bandwidth"] if s.backbone == "mamba" else 0.0
     fast, slow = (tera * 1e12 / T4["fp16"] / u for u in reversed(utilisation))
     slow += scan  # without a kernel that keeps the scan inside the card
     return {"s an epoch, least": fast, "most": slow, "of it the scan": scan,
