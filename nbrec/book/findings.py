@@ -66,6 +66,8 @@ CLAIMS = (
           margin=math.log10(0.8), section="5.1.3", note="as long: at least 0.8 times"),
     Claim("GAT ranks worse than the sequence models", tuple((m, "gat") for m in SEQUENCE),
           section="5.1.3"),
+    Claim("GAT ranks better than GCN and LightGCN", _over("gat", "gcn", "lightgcn"),
+          section="Table 5.4"),
     Claim("a wider embedding can train faster, because it needs fewer epochs", section="5.1.3",
           note="needs several trainings of each width (chapter 15 has one)"),
     Claim("the Transformer's cost grows faster with the history than Mamba's",

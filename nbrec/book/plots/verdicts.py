@@ -146,6 +146,9 @@ def pairs_table(
                for a, b in zip(pairs["first"], pairs["second"], strict=True)])
     text = (f"Tests over folds are corrected t-tests, those over users bootstraps; p-values are "
             f"corrected for all {len(pairs)} pairs (Holm), and significant is {level:.0%}.")
+    if "users" in set(pairs["basis"]):
+        text += (" Those over users take the trained models as given: what another seed or other "
+                 "training users would change is missing, so their intervals are too narrow.")
     return table(frame, " ".join(([caption] if caption else []) + [text]), digits=3)
 
 
