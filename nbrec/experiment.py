@@ -19,7 +19,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from nbrec import checks, files, paths, recommenders, records
+from nbrec import checks, files, paths, recommenders
 from nbrec.data import movielens, text
 from nbrec.data.movielens import MovieLens
 from nbrec.preprocessing import SequenceSettings, build_sequences
@@ -151,27 +151,6 @@ def _calls(jobs: list[tuple[Task, Sequences, Fold]], threads: int | None, progre
         task, sequences, fold = jobs.pop(0)
         yield delayed(task)(sequences, fold, threads, progress)
         del task
-
-
-def beside_reference(
-    profile: Profile | str | None = None, models: Iterable[str] | None = None,
-    reference: str = "laptop", data: MovieLens | None = None,
-) -> dict[str, pd.DataFrame]:
-    """The two runs that the chapters on results show.
-
-    Args:
-        profile, models, data: as in `run`, which makes what is missing of this run.
-        reference: profile of the committed records.
-
-    Returns:
-        "this run" and, where there are any, "reference run" -> records, as `run` gives them.
-    """
-    both = {"this run": run(profile, models, data=data, n_jobs=2, progress=False)}
-    try:
-        both["reference run"] = records.load_records(paths.reference_folder(reference))
-    except FileNotFoundError as error:
-        log.warning("There is no reference run here: %s", error)
-    return both
 
 
 def _chosen(what: str, asked: Iterable | None, known: Iterable, profile: Profile,

@@ -57,7 +57,7 @@ class Task:
         if curve is not None:  # epochs from before an interruption count as well, contexts apart
             seconds["fit"] = sum(curve.seconds)
         if isinstance(self.model, SequenceRecommender) and self.model.contexts:
-            seconds["context"] = sum(self.model.context_seconds.values())
+            seconds["context"] = sum(c.seconds for c in self.model.contexts.values())
         chosen = self.facts["settings"]["evaluation"]
         asked = validation if chosen.get("part") == "validation" else test
         asked = asked.prefixes(chosen.get("n_targets", 1))
@@ -66,7 +66,9 @@ class Task:
             "data": self.facts["data"]
             | {"n_train": len(train), "n_validation": len(validation), "n_test": len(asked)},
             "seconds": {k: round(v, 4) for k, v in (seconds | {"score": result.seconds}).items()},
-            "history": None if curve is None else _rounded_history(asdict(curve)),
+            "history": None if curve is None else {
+                name: records.significant(value, 6) if isinstance(value, list) else value
+                for name, value in asdict(curve).items()},
             "provenance": provenance.facts(self.model.device),
             **measures(result, train, asked),
         }
@@ -130,13 +132,6 @@ def measures(result: Evaluation, train: Sequences, test: Sequences) -> dict[str,
             "recommended": records.popularity_histogram(popularity[recommended.ravel()]),
             "behaviour": records.popularity_histogram(popularity[test.items]),
         },
-    }
-
-
-def _rounded_history(history: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: records.significant(value, 6) if isinstance(value, list) else value
-        for name, value in history.items()
     }
 
 

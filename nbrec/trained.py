@@ -230,11 +230,6 @@ class SequenceRecommender(Trained):
         self.remember(train)
         return self
 
-    @property
-    def context_seconds(self) -> dict[str, float]:
-        """How long each context took."""
-        return {name: context.seconds for name, context in self.contexts.items()}
-
     def score(self, histories: Sequence[np.ndarray]) -> np.ndarray:
         """float32 (B, V): the logits of the next item after each history of at least one item."""
         model, users = self.fitted().model, None

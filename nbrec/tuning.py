@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nbrec import files, paths, records
+from nbrec import files, paths, recommenders, records
+from nbrec.recommenders import MODELS, names
 
 DRAWS = 12  # of each model, besides the settings that it starts from
 TARGETS = 5  # of each validation user: their last items, so that chance weighs less in the choice
@@ -56,15 +57,15 @@ SPACES: dict[str, Mapping[str, tuple]] = {
     "lightgcn": GRAPH,
     "gat": GRAPH | {"dropout": (0.0, 0.2, 0.4, 0.6)},
 }
-BACKBONES = ("transformer", "mamba", "xlstm")
-CONTEXTS = ("tfidf", "minibert", "modernbert", "gcn", "lightgcn", "gat")
+BACKBONES = [name for name in names("sequence") if MODELS[name].defaults]
+CONTEXTS = names(*recommenders.CONTEXTS)
 SPACES |= {backbone: SEQUENCE for backbone in BACKBONES}
 SPACES |= {f"{backbone}+{context}": SEQUENCE | FUSION for context in CONTEXTS
            for backbone in BACKBONES}
 
 
-def draws(space: Mapping[str, tuple], n: int = DRAWS) -> list[dict[str, Any]]:
-    """n settings out of a space.
+def draws(space: Mapping[str, tuple]) -> list[dict[str, Any]]:
+    """``DRAWS`` settings out of a space.
 
     Each value of a setting stands in as many of them as every other, give or take one (a Latin
     hypercube); which, is drawn for each setting by itself. So the i-th draw of two models agrees in
@@ -72,16 +73,15 @@ def draws(space: Mapping[str, tuple], n: int = DRAWS) -> list[dict[str, Any]]:
 
     Args:
         space: setting -> its values.
-        n: how many, 1 or more.
 
     Returns:
-        n times setting -> value.
+        ``DRAWS`` times setting -> value.
     """
     columns = {}
     for setting, values in space.items():
         rng = np.random.default_rng([SEED, zlib.crc32(setting.encode())])
         places = np.concatenate([rng.permutation(len(values))
-                                 for _ in range(-(-n // len(values)))])[:n]
+                                 for _ in range(-(-DRAWS // len(values)))])[:DRAWS]
         columns[setting] = [values[place] for place in places]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 

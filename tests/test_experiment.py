@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
-from nbrec import experiment, files, paths, recommenders, records, tasks
+from nbrec import experiment, files, recommenders, records, tasks
 from nbrec.data.movielens import MovieLens
 from nbrec.evaluate import Evaluation, evaluate
 from nbrec.models.item_knn import ItemKNN
@@ -456,16 +456,6 @@ def test_a_search_changes_one_setting_at_a_time():
         assert label == f"{settings['model']}-{setting}-{settings[setting]:g}"
 
 
-def test_this_run_beside_the_reference_run(tmp_path, monkeypatch):
-    monkeypatch.setenv("NBREC_RUNS", str(tmp_path))
-    profile = replace(PROFILE, folds_run=(0,), models={"popularity": {}})
-    both = experiment.beside_reference(profile, data=toy_data())
-    assert both["this run"]["model"].tolist() == ["popularity"] * 2
-    assert set(both["reference run"]["profile"]) == {"laptop"}
-    assert list(experiment.beside_reference(profile, reference="none", data=toy_data())) == [
-        "this run"]
-
-
 def test_whoever_is_tested_is_in_the_graph_without_their_target(tmp_path, monkeypatch):
     graphs = {}
 
@@ -680,18 +670,6 @@ def test_the_module_is_a_command(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         runpy.run_module("nbrec.experiment", run_name="__main__")
     assert "--folds: invalid int value: 'no number'" in capsys.readouterr().err
-
-
-def test_both_runs_are_asked_for_quietly(monkeypatch):
-    asked = []
-    monkeypatch.setattr(experiment, "run", lambda *a, **k: asked.append((a, k)) or "now")
-    monkeypatch.setattr(paths, "reference_folder", lambda name: f"reference of {name}")
-    monkeypatch.setattr(records, "load_records", lambda folder: folder)
-    both = experiment.beside_reference("sample", ["svd"], "full", data=7)
-    assert both == {"this run": "now", "reference run": "reference of full"}
-    ((arguments, options),) = asked
-    assert arguments == ("sample", ["svd"]) and options.pop("n_jobs") > 1
-    assert options == {"data": 7, "progress": False}
 
 
 def test_the_smallest_share_is_one_user(tmp_path):

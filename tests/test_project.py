@@ -128,7 +128,7 @@ FLOORS = {  # what a part of the package may import of it, the ground apart
     "data": {"data"}, "models": {"models", "sequences"}, "sequences": set(),
     "ordering": set(), "preprocessing": {"ordering", "sequences"}, "metrics": {"sequences"},
     "losses": set(), "provenance": set(),
-    "records": {"metrics", "provenance"}, "tuning": {"records"},
+    "records": {"metrics", "provenance"}, "tuning": {"recommenders", "records"},
     "evaluate": {"metrics", "sequences"},
     "train": {"losses", "metrics", "models", "sequences", "train"},
     "content": {"data", "models", "sequences"}, "trained": {"models", "sequences", "train"},
@@ -136,8 +136,7 @@ FLOORS = {  # what a part of the package may import of it, the ground apart
     "profiles": {"preprocessing", "recommenders", "tuning"},
     "tasks": {"data", "evaluate", "metrics", "models", "preprocessing", "profiles", "provenance",
               "recommenders", "records", "sequences", "train", "trained"},
-    "experiment": {"data", "preprocessing", "profiles", "recommenders", "records", "sequences",
-                   "tasks"},
+    "experiment": {"data", "preprocessing", "profiles", "recommenders", "sequences", "tasks"},
 }
 
 

@@ -135,7 +135,7 @@ def test_a_context_that_is_fitted_is_not_fitted_again():
                                  max_epochs=1).fit(data(), data())
     assert torch.equal(hybrid.model.early.frozen_lightgcn, before)
     assert len(context.curve.seconds) == 2
-    assert hybrid.context_seconds == {"lightgcn": sum(context.curve.seconds)}
+    assert hybrid.contexts["lightgcn"].seconds == sum(context.curve.seconds)
 
 
 def test_a_film_without_a_document_scores_nothing():

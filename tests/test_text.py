@@ -40,8 +40,8 @@ def small(data_folder):
 
 @pytest.fixture(scope="module")
 def known(data_folder) -> pd.DataFrame:
-    path = text.find_metadata(data_folder)
-    if path is None:
+    path = data_folder / "tmdb-metadata.csv.gz"
+    if not path.is_file():
         pytest.skip("the folder of real data has no metadata")
     return text.read_metadata(path)
 
@@ -61,8 +61,6 @@ def test_where_metadata_are_found(tmp_path, monkeypatch):
         found.append(text.find_metadata().relative_to(tmp_path).as_posix())
     assert found == ["data/tmdb-metadata.csv", "own/tmdb-metadata.csv",
                      "own/tmdb-metadata.csv.gz"]
-    assert text.find_metadata(tmp_path) is None  # a folder that is named is the only one
-    assert text.find_metadata(tmp_path / "data") == tmp_path / "data/tmdb-metadata.csv"
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
@@ -391,7 +389,7 @@ def test_a_small_random_encoder_equals_a_plain_loop(tmp_path, both, encoder, bat
 
 
 def test_long_documents_are_cut_at_the_encoders_window(tmp_path, both, monkeypatch):
-    short = encoders.Encoder("minibert", "here", "", 5, "")
+    short = encoders.Encoder("minibert", "here", "", 5)
     monkeypatch.setitem(encoders.ENCODERS, "minibert", short)
     vectors = encoders.encode(pd.Series(["a b c d e f", "a b c x y z", "a b c"]), "minibert",
                           cache=tmp_path)
@@ -511,7 +509,6 @@ def test_tfidf_by_hand():
     assert isinstance(vectors, sparse.csr_array) and vectors.dtype == np.float32
     np.testing.assert_allclose(vectors.toarray(), expected, rtol=1e-6)
     assert vectors[0, 0] == pytest.approx(0.930324, abs=1e-6)
-    assert text.tfidf(documents, stop_words=None).shape == (4, 4)
 
 
 def test_latent_vectors_are_the_best_of_their_rank():
@@ -536,11 +533,10 @@ def test_the_seed_decides_latent_vectors_and_nothing_else_does():
     matrix = sparse.random_array((300, 200), density=0.1, rng=np.random.default_rng(0),
                                  format="csr", dtype=np.float32)
     made = []
-    for outside, options in ((1, {}), (2, {"seed": 0}), (2, {"seed": 1})):
+    for outside in (1, 2):
         np.random.seed(outside)
-        made.append(text.latent(matrix, 3, **options))
-    np.testing.assert_array_equal(made[0], made[1])
-    assert np.abs(made[0] - made[2]).max() > 1e-4
+        made.append(text.latent(matrix, 3))
+    np.testing.assert_array_equal(*made)
 
 
 def test_the_seconds_of_an_encoding_are_kept_with_its_vectors(both, tmp_path, monkeypatch):

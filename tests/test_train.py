@@ -398,7 +398,6 @@ def test_the_precision_that_is_used_is_described_and_not_the_device(monkeypatch)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda c=capability: c)
         assert TrainSettings().described()["precision"] == expected
         assert TrainSettings(device="cpu").described()["precision"] == "fp32"
-        assert TrainSettings(precision="fp32").autocast_dtype() is None
 
 
 def test_catalogues_that_differ_are_refused_with_the_first_place():

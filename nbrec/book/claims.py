@@ -160,14 +160,13 @@ def with_enough_folds(df: pd.DataFrame) -> pd.DataFrame:
     return df[df["model"].isin(enough)] if len(enough) >= 3 else df
 
 
-def evidence(df: pd.DataFrame, pairs: Iterable[Pair], metric: str = "ndcg@20",
-             variant: str = "original") -> pd.DataFrame:
+def evidence(df: pd.DataFrame, pairs: Iterable[Pair], metric: str = "ndcg@20") -> pd.DataFrame:
     """The differences of pairs of models with intervals and p-values, corrected together.
 
     Returns:
         as `Verdict.evidence`.
     """
-    return judge(df, Claim("", tuple(pairs), metric), variant).evidence
+    return judge(df, Claim("", tuple(pairs), metric)).evidence
 
 
 def counted(verdicts: Iterable[Verdict]) -> dict[str, int]:

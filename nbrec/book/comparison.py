@@ -142,23 +142,21 @@ def reference_notice(folder: str = "laptop", data: str = "[chapter 2](02_data.ip
     return f"{made}. There are now, {'. And '.join(there)}."
 
 
-def reference_runs(
-    models: Iterable[str], against: str, folder: str = "laptop", variant: str = "original",
-) -> pd.DataFrame:
-    """Committed records of some models on the folds that another model has as well.
+def reference_runs(models: Iterable[str], against: str, folder: str = "laptop") -> pd.DataFrame:
+    """Committed records of some models on the folds that another model has as well, of the
+    original sequences.
 
     Args:
         models: those wanted.
         against: the model that they are compared with; it comes along.
         folder: of committed records; it need not exist.
-        variant: which sequences.
 
     Returns:
         as `load_records`; without models that share fewer than two folds with `against`, and
         empty if no other model is left.
     """
     df = load(folder)
-    df = df[df["variant"] == variant]
+    df = df[df["variant"] == "original"]
     df = df[df["fold"].isin(df.loc[df["model"] == against, "fold"])]
     folds = df.groupby("model")["fold"].nunique()
     chosen = [m for m in dict.fromkeys([against, *models]) if folds.get(m, 0) > 1]
@@ -199,14 +197,18 @@ def thesis_table(name: str) -> pd.DataFrame:
     raise ValueError(f"the thesis has no table {name!r} of results; there are {', '.join(known)}")
 
 
+def metric_and_cutoff(table: pd.DataFrame) -> pd.Series:
+    """"hr@20", or "seconds" where there is no cut-off, of each row of a table of the appendix."""
+    return table["metric"] + ("@" + table["k"].astype("string")).fillna("")
+
+
 def _thesis_long(table: str) -> pd.DataFrame:
     """One row per model, variant and metric: thesis, thesis_sd."""
     names = ["model", "sequences", "metric"]
     details = _thesis_file("cross_validation").rename(
         columns={"mean": "thesis", "std": "thesis_sd"}
     )
-    with_k = details["metric"] + "@" + details["k"].astype("string")
-    details = details.assign(metric=with_k.fillna(details["metric"]))
+    details = details.assign(metric=metric_and_cutoff(details))
     if table in set(details["table"]):
         long = details[details["table"] == table][[*names, "thesis", "thesis_sd"]]
     elif table in ("5.1", "5.2"):

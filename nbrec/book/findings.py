@@ -85,16 +85,16 @@ CLAIMS = (
 )
 
 
-def judge_growth(claim: Claim, steps: pd.DataFrame, shortest: int = 200) -> Verdict:
+def judge_growth(claim: Claim, steps: pd.DataFrame) -> Verdict:
     """Whether the ratio of two models' costs grows with the history, by the slope's 95% interval.
 
     Args:
         claim: its first pair is (numerator, denominator).
         steps: columns model, length, seconds, as `growth.measure` has them.
-        shortest: films; below it other costs hide the power.
     """
     [(first, second)] = claim.pairs
-    wide = steps[steps["length"] >= shortest].pivot_table("seconds", "length", "model", "median")
+    long = steps[steps["length"] >= 200]  # below it other costs hide the power
+    wide = long.pivot_table("seconds", "length", "model", "median")
     if second is None or not {first, second} <= set(wide) or len(wide) < 3:
         return judge(steps.iloc[:0].reindex(columns=["variant", "model", "fold"]), claim)
     slope = growth.exponent(wide.index, wide[first] / wide[second])
@@ -103,9 +103,8 @@ def judge_growth(claim: Claim, steps: pd.DataFrame, shortest: int = 200) -> Verd
     return Verdict(claim, verdict, pd.DataFrame([row], columns=EVIDENCE))
 
 
-def judge_all(df: pd.DataFrame, steps: pd.DataFrame, level: float = 0.05,
-              claims: Iterable[Claim] = CLAIMS) -> list[Verdict]:
-    """Every finding of the thesis against records.
+def judge_all(df: pd.DataFrame, steps: pd.DataFrame, level: float = 0.05) -> list[Verdict]:
+    """Every finding of the thesis, of `CLAIMS`, against records.
 
     Args:
         df: of `costs.steady`, one profile and dataset.
@@ -114,14 +113,14 @@ def judge_all(df: pd.DataFrame, steps: pd.DataFrame, level: float = 0.05,
     """
     df = df.assign(**{LOG_SECONDS: np.log10(df["steady"].astype(float))})
     return [judge_growth(claim, steps) if claim.metric == "seconds of a step"
-            else judge(df, claim, level=level) for claim in claims]
+            else judge(df, claim, level=level) for claim in CLAIMS]
 
 
 # --- which model for what ------------------------------------------------------------------------
 
 
-def choices(df: pd.DataFrame, budgets: Iterable[float] = (10, 600), metric: str = "ndcg@20",
-            level: float = 0.05) -> pd.DataFrame:
+def choices(df: pd.DataFrame, budgets: Iterable[float] = (10, 600), level: float = 0.05
+            ) -> pd.DataFrame:
     """The cheapest of the models not significantly different from the best one, by situation.
 
     Only models that have every fold of the original sequences are chosen from, so that all means
@@ -131,12 +130,11 @@ def choices(df: pd.DataFrame, budgets: Iterable[float] = (10, 600), metric: str 
     Args:
         df: of `costs.steady`, one profile and dataset.
         budgets: seconds that a fold may take.
-        metric: of single users, more is better.
         level: of the test.
 
     Returns:
         situation ("histories of 5 to 20 films", "up to 10 s a fold"), users, choose, value (its
-        mean), seconds (a fold, at a steady pace), equals (the others that do not differ
+        NDCG@20), seconds (a fold, at a steady pace), equals (the others that do not differ
         significantly from the best, the cheapest first); no row without two folds, or a model.
     """
     whole = costs.complete(df[df["variant"] == "original"])
@@ -144,7 +142,7 @@ def choices(df: pd.DataFrame, budgets: Iterable[float] = (10, 600), metric: str 
         return pd.DataFrame(columns=CHOICE)
     cost = whole.groupby("model")["steady"].mean()
     users = records.per_user(whole)
-    users["value"] = per_user(metric, users["rank"].to_numpy())
+    users["value"] = per_user("ndcg@20", users["rank"].to_numpy())
     situations = []
     if "history_length" in users:
         lengths = users["history_length"].to_numpy(int)

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from nbrec.book import NoRecords
-from nbrec.book.claims import Claim, judge
+from nbrec.book.claims import ENOUGH_FOLDS, Claim, judge
 from nbrec.book.comparison import OVERVIEWS, THESIS_METRICS, corrected, thesis_pairs
 from nbrec.book.findings import FAMILIES
 from nbrec.metrics import per_user
@@ -75,10 +75,7 @@ def mean_ranks(
     if k < 3 or n < 2:
         raise NoRecords(f"mean ranks need three models with two folds in common; {sorted(models)} "
                          f"on variant {variant!r} have {n} folds in common")
-    splits = chosen[chosen["fold"].isin(wide.index)].groupby("fold")["split_hash"].nunique()
-    if (splits > 1).any():
-        raise ValueError(f"the models were run on different splits of folds "
-                         f"{splits.index[splits > 1].tolist()}; run them again")
+    _check_splits(chosen[chosen["fold"].isin(wide.index)])
     ranks = wide.rank(axis="columns", ascending=False).mean().sort_values(kind="stable")
     critical = stats.studentized_range.ppf(1 - level, k, np.inf) / math.sqrt(2)
     critical = float(critical * math.sqrt(k * (k + 1) / (6 * n)))
@@ -90,6 +87,13 @@ def mean_ranks(
             end = last
     p_value = float(stats.friedmanchisquare(*wide.to_numpy().T).pvalue)
     return MeanRanks(ranks, critical, p_value, groups, n)
+
+
+def _check_splits(df: pd.DataFrame) -> None:
+    splits = df.groupby("fold")["split_hash"].nunique()
+    if (splits > 1).any():
+        raise ValueError("the models were run on different splits of folds "
+                         f"{splits.index[splits > 1].tolist()}; run them again")
 
 
 def thesis_order(df: pd.DataFrame, metrics: Iterable[str] = ACCURACY, level: float = 0.05
@@ -152,10 +156,8 @@ def kendall_tau(order: np.ndarray, values: np.ndarray) -> np.ndarray:
         return (ours * theirs).sum(axis=-1) / np.sqrt(untied)
 
 
-def rank_agreement(
-    df: pd.DataFrame, metrics: Iterable[str] = THESIS_METRICS, n: int = 1000, seed: int = 0,
-    enough: int = 5,
-) -> pd.DataFrame:
+def rank_agreement(df: pd.DataFrame, metrics: Iterable[str] = THESIS_METRICS, n: int = 1000
+                   ) -> pd.DataFrame:
     """Kendall's tau-b between the thesis's order of the models and that of a run.
 
     Kendall (1945): 1 for the same order, -1 for the reverse, 0 for as many pairs in one order as
@@ -167,32 +169,28 @@ def rank_agreement(
     test users, and a drawn user is drawn for all models alike. Folds could not be drawn instead,
     because expensive models have one to three of them. So the trained models are taken as given.
     Stars and seconds are no properties of single users; for them folds are drawn, if all models
-    share `enough` of them, else there is no interval. The thesis's numbers are taken as printed
-    (and corrected). Drawing users turns close pairs round, so the interval need not lie evenly
-    about tau.
+    share `ENOUGH_FOLDS` of them, else there is no interval. The thesis's numbers are taken as
+    printed (and corrected). Drawing users turns close pairs round, so the interval need not lie
+    evenly about tau.
 
     Args:
         df: of `load_records`, one profile and dataset.
         metrics: of `THESIS_METRICS`.
         n: number of resamples.
-        enough: folds needed for an interval of stars and seconds.
 
     Returns:
         variant, metric, tau, low, high, models, pairs (with a fold in common), least and most
         (folds that a pair shares), over ("users", "folds", or "" without an interval); no row
         where fewer than three models of the thesis have records.
     """
-    generator, rows, metrics = np.random.default_rng(seed), [], list(metrics)
+    generator, rows, metrics = np.random.default_rng(0), [], list(metrics)
     for variant, table in OVERVIEWS.items():
         part = df[df["variant"] == variant].drop_duplicates(["model", "fold"], keep=False)
         models = [m for m in corrected(table, "hr@20").index if m in set(part["model"])]
         part = part[part["model"].isin(models)]
         if len(models) < 3:
             continue
-        splits = part.groupby("fold")["split_hash"].nunique()
-        if (splits > 1).any():
-            raise ValueError(f"the models were run on different splits of folds "
-                             f"{splits.index[splits > 1].tolist()}; run them again")
+        _check_splits(part)
         held = part.pivot(index="model", columns="fold", values="split_hash").notna().loc[models]
         common = (held.to_numpy(int) @ held.T.to_numpy(int))[np.triu_indices(len(models), 1)]
         shared = np.flatnonzero(held.all())
@@ -203,7 +201,7 @@ def rank_agreement(
             values, over = values.to_numpy(float), ""
             if metric in resampled:
                 over, drawn = "users", resampled[metric]
-            elif shared.size >= enough:
+            elif shared.size >= ENOUGH_FOLDS:
                 over = "folds"
                 drawn = values[:, generator.choice(shared, (n, shared.size))].swapaxes(0, 1)
             low, high = (np.nanquantile(kendall_tau(thesis, drawn), [0.025, 0.975]) if over

@@ -78,7 +78,7 @@ def target_distance(df: pd.DataFrame) -> pd.Series:
 
 
 def shuffled(results: Mapping[str, Evaluation], test: Sequences, popularity: np.ndarray,
-             floor: float, n: int = 1000, seed: int = 0) -> pd.DataFrame:
+             floor: float, n: int = 1000) -> pd.DataFrame:
     """What is left of each model if its lists are dealt out to other users at random.
 
     Args:
@@ -93,7 +93,7 @@ def shuffled(results: Mapping[str, Evaluation], test: Sequences, popularity: np.
         follows (Spearman's correlation of the mean log popularity of history and list), low, high
         (its middle 95% over shuffled lists).
     """
-    logs, rng = np.log10(np.maximum(popularity, floor)), np.random.default_rng(seed)
+    logs, rng = np.log10(np.maximum(popularity, floor)), np.random.default_rng(0)
     taste, targets = np.array([logs[h].mean() for h in test.histories()]), test.targets()[:, None]
     orders, rows = [rng.permutation(len(test)) for _ in range(n)], []
     for model, result in results.items():
@@ -125,13 +125,12 @@ def grouped(df: pd.DataFrame, column: str, edges: int | Sequence[float], models:
     return pd.concat(parts, ignore_index=True)
 
 
-def same_mix(users: pd.DataFrame, lengths: Sequence[float], least: int = 20) -> pd.DataFrame:
+def same_mix(users: pd.DataFrame, lengths: Sequence[float]) -> pd.DataFrame:
     """HR@20 by length of the history: as it is, and with the same mix of target popularity.
 
     Args:
         users: of `records.per_user`, one variant, with history_length.
-        lengths: where a group ends (inclusive).
-        least: users that a group needs.
+        lengths: where a group ends (inclusive); groups of fewer than 20 users are left out.
 
     Returns:
         model, place (of the group), raw (its mean), fair (mean over fifths of target popularity
@@ -142,7 +141,7 @@ def same_mix(users: pd.DataFrame, lengths: Sequence[float], least: int = 20) -> 
     everyone = users.drop_duplicates(["fold", "user"])
     cuts = np.unique(everyone["target_popularity"].quantile([0.2, 0.4, 0.6, 0.8]))
     users["fifth"] = np.searchsorted(cuts, users["target_popularity"])
-    users = users[users["place"].map(everyone["place"].value_counts()) >= least]
+    users = users[users["place"].map(everyone["place"].value_counts()) >= 20]
     fifths = np.searchsorted(cuts, everyone["target_popularity"])
     weights = pd.Series(fifths).value_counts(normalize=True)
     cells = users.pivot_table("hit", ["model", "place"], "fifth").reindex(columns=weights.index)

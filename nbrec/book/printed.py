@@ -15,10 +15,10 @@ ANNEX = tuple(f"A.{i}" for i in range(1, 14))
 SAME_AT_ONE = ("mrr@1", "ndcg@1")  # at the first place all metrics are one number
 
 
-def agreement(both: Mapping[str, pd.DataFrame], deviations: float = 2.0) -> pd.DataFrame:
+def agreement(both: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """How many metrics of each table of the appendix agree with ours, and where the others lie.
 
-    Two means agree if they differ by no more than so many deviations of their difference,
+    Two means agree if they differ by no more than two deviations of their difference,
     sqrt(s1^2 + s2^2) with the deviations over folds; a single fold has none of its own.
 
     Args:
@@ -33,7 +33,7 @@ def agreement(both: Mapping[str, pd.DataFrame], deviations: float = 2.0) -> pd.D
         own = own[own["metric"].str.contains("@") & ~own["metric"].isin(SAME_AT_ONE)]
         for (model, variant), part in own.groupby(["model", "variant"], sort=False):
             gap = part["difference"]
-            far = gap.abs() > deviations * np.hypot(part["sd"].fillna(0), part["thesis_sd"])
+            far = gap.abs() > 2 * np.hypot(part["sd"].fillna(0), part["thesis_sd"])
             rows.append((name, model, run, variant, int(part["n"].max()), len(part),
                          int((~far).sum()), int((far & (gap > 0)).sum()),
                          int((far & (gap < 0)).sum())))
@@ -52,9 +52,8 @@ def everything() -> pd.DataFrame:
     parts = []
     for name in ANNEX:
         df = comparison.thesis_table(name)
-        metric = df["metric"] + ("@" + df["k"].astype("string")).fillna("")
-        parts.append(df[["model", "sequences"]].assign(table=name, metric=metric, mean=df["mean"],
-                                                       sd=df["std"]))
+        parts.append(df[["model", "sequences"]].assign(
+            table=name, metric=comparison.metric_and_cutoff(df), mean=df["mean"], sd=df["std"]))
     for variant, name in comparison.OVERVIEWS.items():
         df = comparison.thesis_table(name).rename(columns={"personalisation_stars": "stars"})
         df = df.melt(["model", "sequences"], list(comparison.THESIS_METRICS), "metric", "mean")
@@ -80,7 +79,7 @@ def annex(name: str, variant: str = "original", column: str = "mean") -> pd.Seri
     """
     df = comparison.thesis_table(name)
     df = df[df["sequences"] == variant]
-    return df.set_index(df["metric"] + ("@" + df["k"].astype("string")).fillna(""))[column]
+    return df.set_index(comparison.metric_and_cutoff(df))[column]
 
 
 def tables_by_model() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from nbrec.metrics import per_user
 
 UNNAMED = {"train_share": 1.0, "every_item": False}  # what a record that does not say it has
 FOLLOWS = {"d_ff": "d_model"}  # a setting that goes along with another
+SWEPT = ("hr@20", "hr@300", "mrr@300")  # of the thesis's sweeps
 NO_CHOICE = {"name", "seed", "device", "precision"}  # they say nothing of what was tried
 
 
@@ -93,13 +94,12 @@ def _per_user(runs: pd.DataFrame, name: str) -> dict[tuple, np.ndarray]:
             for r in runs.itertuples()}
 
 
-def beside_thesis(number: str, tried: pd.DataFrame, setting: str,
-                  metrics: Sequence[str] = ("hr@20", "hr@300", "mrr@300")) -> pd.DataFrame:
+def beside_thesis(number: str, tried: pd.DataFrame, setting: str) -> pd.DataFrame:
     """A sweep of the thesis, and ours of the same model and setting.
 
     Args:
         number: of the table, such as "3.2".
-        tried: of the function of that name, with these metrics.
+        tried: of the function of that name, with the metrics `SWEPT`.
         setting: our name of what the thesis changes.
 
     Returns:
@@ -107,12 +107,12 @@ def beside_thesis(number: str, tried: pd.DataFrame, setting: str,
         high.
     """
     theirs = comparison.thesis_table(number).rename(columns={"train_users": "users"})
-    columns = [c for c in (*metrics, "minutes", "users") if c in theirs]
+    columns = [c for c in (*SWEPT, "minutes", "users") if c in theirs]
     parts = [theirs.melt(["model", "value"], columns, "metric", "mean").assign(source="thesis")]
     own = tried[tried["model"].isin(theirs["model"]) & (tried["setting"] == setting)]
     once = own.drop_duplicates("value")
     parts += [part.assign(source="ours") for part in (
-        own[own["metric"].isin(metrics)],
+        own[own["metric"].isin(SWEPT)],
         once[["model", "value"]].assign(metric="minutes", mean=once["steady"].astype(float) / 60),
         once[["model", "value"]].assign(metric="users", mean=once["n_train"])
         if "users" in columns else once.iloc[:0]) if len(part)]

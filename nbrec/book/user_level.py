@@ -16,7 +16,7 @@ from nbrec.metrics import per_user
 
 def by_group(
     users: pd.DataFrame, column: str, edges: int | Sequence[float],
-    metrics: Iterable[str] = ("hr@20",), against: str | None = None, n: int = 1000,
+    metrics: Iterable[str] = ("hr@20",), against: str | None = None,
 ) -> pd.DataFrame:
     """Accuracy over groups of test users, with 95% bootstrap intervals over the users.
 
@@ -27,7 +27,6 @@ def by_group(
             to be, of as many test users each as ties allow.
         metrics: such as "hr@20" or "ndcg@20".
         against: a model; then the means are those of the difference to it, user by user.
-        n: number of resamples.
 
     Returns:
         metric, model, place (0, 1, ..), group (its name), users, mean, low, high; without the
@@ -51,7 +50,7 @@ def by_group(
         for place, group in part.groupby(np.searchsorted(ends, part[column])):
             values = per_user(metric, group["rank"])
             others = per_user(metric, group["other"]) if against else np.zeros(len(values))
-            mean = bootstrap_difference(values, others, n)
+            mean = bootstrap_difference(values, others, 1000)
             rows.append((metric, model, place, names[place], len(values), *mean[:3]))
     return pd.DataFrame(rows, columns=["metric", "model", "place", "group", "users", "mean", "low",
                                        "high"])
@@ -93,21 +92,20 @@ def over_users(
                                        "p_value", "n", "folds"])
 
 
-def beside_baseline(df: pd.DataFrame, baseline: str, metric: str = "ndcg@20",
-                    variant: str = "original") -> pd.DataFrame:
+def beside_baseline(df: pd.DataFrame, baseline: str, metric: str = "ndcg@20") -> pd.DataFrame:
     """A metric of each model with intervals of two kinds, and how far it is from a baseline's.
 
     Args:
-        df: of `load_records`, one profile and dataset.
+        df: of `load_records`, one profile and dataset; original sequences are used.
         baseline: a model; without records of it the differences are NaN.
 
     Returns:
         model, folds, users, mean, low, high (over users), fold_low, fold_high (over folds), ahead,
         ahead_low, ahead_high (over the users of the folds that both have); the best first.
     """
-    plain = over_users(df, [metric], variant).set_index("model")
-    ahead = over_users(df, [metric], variant, against=baseline).set_index("model")
-    folds = summary(df[df["variant"] == variant], [metric]).set_index("model")
+    plain = over_users(df, [metric]).set_index("model")
+    ahead = over_users(df, [metric], against=baseline).set_index("model")
+    folds = summary(df[df["variant"] == "original"], [metric]).set_index("model")
     out = plain[["folds", "n", "mean", "low", "high"]].rename(columns={"n": "users"})
     out = out.join(folds[["low", "high"]].add_prefix("fold_"))
     ahead = ahead.rename(columns={"mean": "ahead", "low": "ahead_low", "high": "ahead_high"})
@@ -115,9 +113,8 @@ def beside_baseline(df: pd.DataFrame, baseline: str, metric: str = "ndcg@20",
     return out.sort_values("mean", ascending=False, kind="stable").reset_index()
 
 
-def truncation_effect(
-    df: pd.DataFrame, metrics: Iterable[str] = ("hr@20",), n: int = 2000, seed: int = 0,
-) -> pd.DataFrame:
+def truncation_effect(df: pd.DataFrame, metrics: Iterable[str] = ("hr@20",), n: int = 2000
+                      ) -> pd.DataFrame:
     """What truncation does to each model, on all test users and on those of both variants.
 
     Cutting off the first films leaves the last one alone, so a user who is in both variants has the
@@ -141,7 +138,7 @@ def truncation_effect(
         the truncated sequences only; NaN without any); folds (of the variant that has fewer),
         thesis (its difference of means; NaN for a model that it does not have).
     """
-    generator, rows, metrics = np.random.default_rng(seed), [], list(metrics)
+    generator, rows, metrics = np.random.default_rng(0), [], list(metrics)
     for model, part in df.groupby("model", sort=False):
         parts = {v: part[part["variant"] == v] for v in OVERVIEWS}
         if not all(map(len, parts.values())):

@@ -158,9 +158,8 @@ def trainings(df: pd.DataFrame) -> pd.DataFrame:
                                        "epochs", "best_epoch", "minutes"])
 
 
-def within_band(ours: pd.DataFrame, models: Iterable[str] = ("transformer", "sasrec")
-                ) -> pd.DataFrame:
-    """Whether models lie in the `BAND` of values that was expected of them.
+def within_band(ours: pd.DataFrame) -> pd.DataFrame:
+    """Whether the two Transformers lie in the `BAND` of values that was expected of them.
 
     Args:
         ours: of `scores`.
@@ -169,7 +168,8 @@ def within_band(ours: pd.DataFrame, models: Iterable[str] = ("transformer", "sas
         model, protocol, metric, value, low, high, band_low, band_high, verdict ("inside", "above",
         "below"), reaches (whether the interval has a part of the band in it).
     """
-    out = ours[ours["model"].isin(list(models)) & ours["metric"].isin(BAND)].reset_index(drop=True)
+    models = ("transformer", "sasrec")
+    out = ours[ours["model"].isin(models) & ours["metric"].isin(BAND)].reset_index(drop=True)
     ends = np.array([BAND[m] for m in out["metric"]]).reshape(-1, 2)
     out = out[["model", "protocol", "metric", "value", "low", "high"]].assign(
         band_low=ends[:, 0], band_high=ends[:, 1])
@@ -179,8 +179,8 @@ def within_band(ours: pd.DataFrame, models: Iterable[str] = ("transformer", "sas
     return out
 
 
-def changes(users: pd.DataFrame, pairs: Iterable[tuple[str, str]] = PAIRS) -> pd.DataFrame:
-    """What the first model of each pair has more of HR@10 than the second, on the same users.
+def changes(users: pd.DataFrame) -> pd.DataFrame:
+    """What the first of each of the `PAIRS` has more of HR@10 than the second, on the same users.
 
     Returns:
         first, second, protocol, difference, low, high (95% bootstrap over users); without the
@@ -188,7 +188,7 @@ def changes(users: pd.DataFrame, pairs: Iterable[tuple[str, str]] = PAIRS) -> pd
     """
     ranks = {m: part.sort_values("user") for m, part in users.groupby("model")}
     rows = []
-    for a, b in pairs:
+    for a, b in PAIRS:
         for protocol, column in RANKS.items() if {a, b} <= set(ranks) else ():
             more, less = (metrics.hits(ranks[m][column].to_numpy(), 10) for m in (a, b))
             rows.append((a, b, protocol, *bootstrap_difference(more, less)[:3]))

@@ -10,10 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 GROUPLENS = "https://files.grouplens.org/datasets/movielens"
-CITATION = (
-    "F. Maxwell Harper and Joseph A. Konstan. 2015. The MovieLens Datasets: History and Context. "
-    "ACM Transactions on Interactive Intelligent Systems 5, 4: 19. doi:10.1145/2827872"
-)
 _RESEARCH = (
     "Research use with acknowledgement; no endorsement by the University of Minnesota or GroupLens "
     "may be implied; no commercial use without permission. "
@@ -69,7 +65,6 @@ class Dataset:
             from a changed one; "" if it is not known.
         version: what it holds, and when it was made.
         licence: the publisher's terms in short.
-        citation: what a publication has to cite.
         stand_in: whether MovieLens 100K from a package index may take its place.
     """
 
@@ -84,7 +79,6 @@ class Dataset:
     interactions_sha256: str = ""
     version: str = ""
     licence: str = ""
-    citation: str = ""
     stand_in: bool = False
 
     @property
@@ -102,7 +96,7 @@ def _grouplens(name: str, version: str, size: int, checksum: str, interactions: 
                licence: str, folder: str = "", stand_in: bool = False) -> Dataset:
     return Dataset(f"{GROUPLENS}/{name}.zip", interactions, folder=folder or name, size=size,
                    checksum=f"sha256:{checksum}", interactions_sha256=sha256, version=version,
-                   licence=licence, citation=CITATION, stand_in=stand_in)
+                   licence=licence, stand_in=stand_in)
 
 
 # GroupLens may replace the two "latest" archives at any time. The checksums are those of the

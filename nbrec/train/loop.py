@@ -18,7 +18,7 @@ from tqdm import tqdm
 from nbrec import files
 from nbrec.sequences import Sequences
 from nbrec.train import checkpoint as checkpoints
-from nbrec.train.settings import LearningCurve, TrainSettings
+from nbrec.train.settings import PRECISIONS, LearningCurve, TrainSettings
 
 
 class Trainer(ABC):
@@ -35,7 +35,8 @@ class Trainer(ABC):
     def __init__(self, model: nn.Module, settings: TrainSettings,
                  digests: dict[str, str] | None = None):
         self.settings, self.digests = settings, digests or {}
-        self.device, self.dtype = settings.resolved_device(), settings.autocast_dtype()
+        self.device = settings.resolved_device()
+        self.dtype = PRECISIONS[settings.resolved_precision()]
         self.model = model.to(self.device)
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay,

@@ -10,6 +10,7 @@ import torch
 
 from nbrec import checks, metrics
 
+# The type of the products; None for plain fp32.
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -124,10 +125,6 @@ class TrainSettings:
             return "fp32"
         # Compute capability 8.0 brought bf16; a T4 (7.5) only emulates it.
         return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16"
-
-    def autocast_dtype(self) -> torch.dtype | None:
-        """The type of the products; None for plain fp32."""
-        return PRECISIONS[self.resolved_precision()]
 
 
 @dataclass

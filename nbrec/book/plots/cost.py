@@ -186,14 +186,10 @@ def times_table(times: Mapping[str, pd.DataFrame], thesis: pd.Series, caption: s
                  sortable=True)
 
 
-def ratios_table(times: Mapping[str, pd.DataFrame], thesis: pd.Series, base: str = "transformer",
-                 caption: str | None = None) -> Styler:
-    """Times of the thesis's models relative to one of them.
-
-    Args:
-        times, thesis: as in `times_table`.
-        base: the model that has 1.
-    """
+def ratios_table(times: Mapping[str, pd.DataFrame], thesis: pd.Series, caption: str | None = None
+                 ) -> Styler:
+    """Times of the thesis's models relative to the Transformer's; arguments as in `times_table`."""
+    base = "transformer"
     columns = {"thesis": thesis / thesis[base]}
     for run, t in times.items():
         if base in t.index:

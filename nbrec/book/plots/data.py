@@ -47,18 +47,17 @@ def popularity_top(original, truncated, n: int = 100) -> Figure:
     return fig
 
 
-def length_histogram(
-    lengths: np.ndarray, keep: tuple[int, int] | None = None, log: bool = False, bins: int = 43
-) -> Figure:
+def length_histogram(lengths: np.ndarray, keep: tuple[int, int] | None = None, log: bool = False
+                     ) -> Figure:
     """How many items the users have (thesis Figures 2.2 and 2.3).
 
     Args:
         lengths: int (U,), items of each user.
         keep: shade this range, ends included, and write the share of users in and outside of it.
-        log: logarithmic axis, for lengths over several powers of ten.
-        bins: about how many bars; on a linear axis each covers the same whole number of lengths.
+        log: logarithmic axis, for lengths over several powers of ten; on a linear one each bar
+            covers the same whole number of lengths.
     """
-    lengths = np.asarray(lengths)
+    lengths, bins = np.asarray(lengths), 43
     fig, ax = plt.subplots()
     if log:
         edges = np.unique(np.geomspace(max(1, lengths.min()), lengths.max() + 1, bins + 1).round())
@@ -150,17 +149,15 @@ def lorenz_curves(counts: Mapping[str, np.ndarray]) -> Figure:
     return fig
 
 
-def by_position(
-    draws: Mapping[str, np.ndarray], cut: int | None = None, columns: int = 2
-) -> Figure:
+def by_position(draws: Mapping[str, np.ndarray], cut: int | None = None) -> Figure:
     """Measures of the items at each place of the sequence, one panel each (Fan et al. 2024).
 
     Args:
         draws: label of the axis -> float (R, T), the measure at T places in R random draws of the
             users; the line is their mean, the band their 2.5% to 97.5% quantiles.
         cut: a dotted line after this many places.
-        columns: panels side by side.
     """
+    columns = 2
     rows = math.ceil(len(draws) / columns)
     fig, axes = plt.subplots(rows, columns, sharex=True, squeeze=False,
                              figsize=(WIDTH, 2.1 * rows + 0.3))

@@ -55,7 +55,6 @@ def training_curves(
 
 def loss_curves(
     curves: pd.DataFrame, panels: Sequence[Sequence[str]], training: bool = False,
-    ylabel: str = "cross-entropy per item (nats)",
 ) -> Figure:
     """Validation loss of several models by epoch, the best epoch of each marked.
 
@@ -63,7 +62,6 @@ def loss_curves(
         curves: of `records.histories`, one fold.
         panels: the models of each panel, side by side.
         training: whether to draw the loss on the training part as well, dashed.
-        ylabel: what the loss is.
     """
     fig, axes = plt.subplots(1, len(panels), sharey=True, squeeze=False, figsize=(WIDTH, 3.2))
     for ax, models in zip(axes[0], panels, strict=True):
@@ -78,19 +76,16 @@ def loss_curves(
                     markerfacecolor=PAPER, markeredgewidth=1.6)
         ax.set_xlabel("epoch")
         ax.legend()
-    axes[0][0].set_ylabel(ylabel)
+    axes[0][0].set_ylabel("cross-entropy per item (nats)")
     return fig
 
 
-def attention_map(
-    weights: np.ndarray, titles: Sequence[str], columns: int = 2, longest: int = 30
-) -> Figure:
+def attention_map(weights: np.ndarray, titles: Sequence[str], longest: int = 30) -> Figure:
     """How much each item attends to itself and those before it, one panel per head.
 
     Args:
         weights: (H, L, L) float, rows sum to 1: row = where attention comes from.
         titles: L titles, oldest first; they name the rows, their numbers the columns.
-        columns: panels side by side.
         longest: titles are cut to this many characters.
     """
     weights = np.asarray(weights)
@@ -98,13 +93,12 @@ def attention_map(
         raise ValueError(f"weights of shape {weights.shape} for {len(titles)} titles; expected "
                          f"(heads, {len(titles)}, {len(titles)})")
     heads, length, _ = weights.shape
-    columns = min(columns, heads)
+    columns = min(2, heads)
     rows = math.ceil(heads / columns)
     panel = max(0.17 * length + 0.35, 1.2)  # a row of text needs its height
     fig, axes = plt.subplots(rows, columns, sharex=True, sharey=True, squeeze=False,
                              figsize=(WIDTH, rows * panel + 0.7))
-    names = [t if len(t) <= longest else t[: longest - 1].rstrip() + "…" for t in titles]
-    labels = [f"{name}  {i}" for i, name in enumerate(names, 1)]
+    labels = [f"{_cut(title, longest)}  {i}" for i, title in enumerate(titles, 1)]
     shown = np.where(np.tri(length, dtype=bool), weights, np.nan)  # the future is masked anyway
     for head, ax in enumerate(axes.flat):
         if head >= heads:
@@ -127,7 +121,7 @@ def attention_map(
 def matrices(
     panels: Mapping[str, np.ndarray], rows: Sequence[str] | None = None,
     columns: Sequence[str] | None = None, xlabel: str = "", ylabel: str = "",
-    signs: Sequence[str] | None = None, chunk: int = 0, longest: int = 34, numbers: str = "",
+    signs: Sequence[str] | None = None, chunk: int = 0, numbers: str = "",
 ) -> Figure:
     """Matrices side by side, with or without numbers in the cells.
 
@@ -136,13 +130,12 @@ def matrices(
 
     Args:
         panels: title -> (R, C) float; all have as many rows.
-        rows: names of the rows, cut to `longest` characters; by default 1, 2, ..
+        rows: names of the rows, cut to 34 characters; by default 1, 2, ..
         columns: names of the columns of the panels as wide as the first; by default 1, 2, ..; a
             single column has no name.
         signs: what stands behind each panel but the last, as in an equation: "+", "=". All panels
             then share one scale.
         chunk: frame squares of this size along the diagonals.
-        longest: names of rows are cut to this many characters.
         numbers: format of the numbers in the cells, such as "{:.1f}"; then no bar explains the
             colours. By default none, and two decimals if there are signs.
     """
@@ -193,8 +186,12 @@ def matrices(
     for ax in axes[0] if signs is None else ():
         ax.set_xlabel(xlabel)
     names = range(1, len(first) + 1) if rows is None else [
-        n if len(n) <= longest else n[: longest - 1].rstrip() + "…" for n in rows]
+        _cut(n, 34) for n in rows]
     step = 1 if rows is not None or len(first) <= 10 else 2
     axes[0][0].set_yticks(range(0, len(first), step), names[::step], fontsize=8)
     axes[0][0].set_ylabel(ylabel)
     return fig
+
+
+def _cut(name: str, longest: int) -> str:
+    return name if len(name) <= longest else name[: longest - 1].rstrip() + "…"

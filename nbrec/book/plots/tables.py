@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from nbrec.book.comparison import metric_and_cutoff
 from nbrec.book.plots.style import CYCLE, metric_label, model_label, model_style
 from nbrec.sequences import Sequences
 
@@ -283,7 +284,7 @@ def detailed_table(
         runs: labels in the order of the columns; a run without the model gets dashes.
         caption: stands below the table.
     """
-    names = printed["metric"] + ("@" + printed["k"].astype("string")).fillna("")
+    names = metric_and_cutoff(printed)
     index = pd.MultiIndex.from_arrays([printed["sequences"], names])
     known = beside.set_index(["source", "variant", "metric"])[["value", "sd"]]
 

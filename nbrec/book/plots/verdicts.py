@@ -124,28 +124,26 @@ def sweeps_table(tried: pd.DataFrame, caption: str | None = None,
     return table(pd.DataFrame(rows), caption, index=False, small=True, sortable=True, digits=1)
 
 
-def pairs_table(
-    pairs: pd.DataFrame, metric: str = "ndcg@20", caption: str | None = None, level: float = 0.05,
-) -> Styler:
+def pairs_table(pairs: pd.DataFrame, metric: str = "ndcg@20", caption: str | None = None
+                ) -> Styler:
     """How far models are apart, pair by pair, with 95% intervals and Holm's correction.
 
     Args:
         pairs: of `claims.evidence`.
         metric: what the differences are of.
         caption: stands below the table, before the sentence on the tests.
-        level: of significance.
     """
     frame = pd.DataFrame({
         metric_label(metric): [signed(d) for d in pairs["difference"]],
         "95% interval": [f"{signed(low)} to {signed(high)}"
                          for low, high in zip(pairs["low"], pairs["high"], strict=True)],
         "p (Holm)": pairs["p_holm"].to_numpy(),
-        "significant": np.where(pairs["p_holm"] < level, "yes", "no"),
+        "significant": np.where(pairs["p_holm"] < 0.05, "yes", "no"),
         "over": [f"{n:,} {basis}" for n, basis in zip(pairs["n"], pairs["basis"], strict=True)]},
         index=[f"{model_label(a)} minus {model_label(b)}"
                for a, b in zip(pairs["first"], pairs["second"], strict=True)])
     text = (f"Tests over folds are corrected t-tests, those over users bootstraps; p-values are "
-            f"corrected for all {len(pairs)} pairs (Holm), and significant is {level:.0%}.")
+            f"corrected for all {len(pairs)} pairs (Holm), and significant is 5%.")
     if "users" in set(pairs["basis"]):
         text += (" Those over users take the trained models as given: what another seed or other "
                  "training users would change is missing, so their intervals are too narrow.")
