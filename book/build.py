@@ -211,7 +211,8 @@ def build(executed: list[Path]) -> Path:
     for page in new.rglob("*.html"):
         whole = page.read_text(encoding="utf-8")
         # A list without list items misleads a screen reader.
-        text = whole.replace('role="list" class="citation-list"', 'class="citation-list"')
+        text = inline_diagrams(
+            whole.replace('role="list" class="citation-list"', 'class="citation-list"'))
         if "Plotly.newPlot" not in text and "movie_space.js" not in text:  # 4 MB for nothing
             text = script.sub("", text)
         if text != whole:
@@ -223,6 +224,16 @@ def build(executed: list[Path]) -> Path:
     new.rename(html)
     shutil.rmtree(old, ignore_errors=True)
     return html
+
+
+def inline_diagrams(page: str) -> str:
+    """A page whose diagrams are part of it: their words can be searched and read aloud, and they
+    follow the page's switch of light and dark, which an <img> cannot see."""
+    def whole(image: re.Match) -> str:
+        path = ROOT / "book" / "diagrams" / image[1]
+        return path.read_text(encoding="utf-8") if path.exists() else image[0]
+
+    return re.sub(r'<img [^>]*src="(?:\.\./)*_images/([\w-]+\.svg)"[^>]*>', whole, page)
 
 
 def address() -> str:

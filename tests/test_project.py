@@ -7,12 +7,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import yaml
 
 import nbrec
 from nbrec.book import prose
+from nbrec.recommenders import MODELS
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -121,6 +123,50 @@ def test_every_citation_has_its_entry():
              for keys in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", page.read_text(encoding="utf-8"))
              for key in keys.split(",")}
     assert cited and cited <= known, sorted(cited - known)
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+DIAGRAMS = sorted((ROOT / "book" / "diagrams").glob("*.svg"))
+
+
+@pytest.mark.parametrize("path", DIAGRAMS, ids=lambda p: p.stem)
+def test_a_diagram_can_be_read(path):
+    """On a phone, which shows 360 of its units on 340 pixels or more; aloud; and in the dark."""
+    root = ElementTree.parse(path).getroot()
+    width, height = (float(n) for n in root.get("viewBox").split()[2:])
+    assert (width, float(root.get("width")), float(root.get("height"))) == (360, 360, height)
+    ids = [element.get("id") for element in root.iter() if element.get("id")]
+    assert ids == [f"{path.stem}-{part}" for part in ("title", "desc", "head")]
+    assert root.get("role") == "img" and root.get("aria-labelledby") == " ".join(ids[:2])
+    assert len(root.find(f"{SVG}title").text) > 5 and len(root.find(f"{SVG}desc").text) > 50
+    style = root.find(f"{SVG}style").text
+    assert style == ElementTree.parse(DIAGRAMS[0]).getroot().find(f"{SVG}style").text
+    sizes = [float(size) for size in re.findall(r"([\d.]+)px", style)]
+    assert len(sizes) == 4 and min(sizes) >= 10
+    assert not re.search("font-size|font=", path.read_text(encoding="utf-8").replace(style, ""))
+    dark = re.findall(r"\{ (--ink[^}]*) \}", style)
+    assert len(dark) == 3 and dark[1] == dark[2] != dark[0] and "url(" not in style
+
+
+def test_diagrams_have_the_colours_of_their_models():
+    colours = {name: model.colour for name, model in MODELS.items()}
+    colours["transformer+gat"] = MODELS["transformer"].hybrids["gat"]
+    for stem, name in (("transformer-block", "transformer"), ("mamba-block", "mamba"),
+                       ("mlstm-block", "xlstm"), ("message-passing", "lightgcn"),
+                       ("fusion", "transformer+gat")):
+        text = (ROOT / "book" / "diagrams" / f"{stem}.svg").read_text(encoding="utf-8")
+        assert f"--light: {colours[name]};" in text, stem
+
+
+def test_every_diagram_stands_in_one_chapter_and_in_its_page():
+    shown = [(n.stem, alt, name) for n in NOTEBOOKS for c in cells(n, "markdown") for alt, name in
+             re.findall(r"!\[([^]]*)\]\(\.\./book/diagrams/([\w.-]+)\)", "".join(c["source"]))]
+    assert sorted(name for _, _, name in shown) == [path.name for path in DIAGRAMS]
+    assert all(len(alt) > 20 for _, alt, _ in shown)
+    page = '<p><img alt="a" src="../_images/fusion.svg" /><img alt="b" src="../_images/no.svg"></p>'
+    fusion = (ROOT / "book" / "diagrams" / "fusion.svg").read_text(encoding="utf-8")
+    assert build.inline_diagrams(page) == (
+        f'<p>{fusion}<img alt="b" src="../_images/no.svg"></p>')
 
 
 GROUND = {"checks", "files", "paths"}
