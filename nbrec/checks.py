@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+LOWEST, HIGHEST = 0.5, 5.0  # stars of a rating
+
 
 def whole(name: str, value: Any, low: int = 0, high: int | None = None, none: bool = False) -> None:
     """A setting that counts something.

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from nbrec import checks
+from nbrec.checks import HIGHEST, LOWEST
 from nbrec.ordering import TIES, time_order
 from nbrec.sequences import SHORTEST_SEQUENCE, FunnelStep, Sequences, offsets_of, ranges
 
-LOWEST, HIGHEST = 0.5, 5.0  # stars
 EXACT = 2**53  # from here on, float64 no longer tells neighbouring whole numbers apart
 
 

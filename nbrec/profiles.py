@@ -275,7 +275,7 @@ def _trials(profile: str, dataset: str) -> dict[str, dict[str, Any]]:
     """Every trial of every model: those of its draws from the settings of the profile. The contexts
     of hybrids have the settings that were chosen for them, so they are tuned first."""
     start, chosen = Registered(profile), Registered(profile, tuned=dataset)
-    return {c: chosen[c] for c in tuning.CONTEXTS} | {
+    return {c: chosen[c] for c in recommenders.names(*recommenders.CONTEXTS)} | {
         tuning.label(model, trial): _changed({"model": model, **start[model]}, drawn)
         for model, space in tuning.SPACES.items()
         for trial, drawn in enumerate([{}, *tuning.draws(space)])}

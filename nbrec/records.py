@@ -1,8 +1,7 @@
 """One run, one record: a JSON file with the numbers of a run and all that is needed to repeat it.
 
 A run is one model, fitted on one fold of one variant of the sequences. This module writes and
-reads the records; `nbrec.book.comparison` sums them up, compares
-models, and joins the thesis's numbers.
+reads the records; `nbrec.book` sums them up, compares models, and joins the thesis's numbers.
 """
 
 from __future__ import annotations

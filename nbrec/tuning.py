@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nbrec import files, paths, recommenders, records
-from nbrec.recommenders import MODELS, names
+from nbrec import files, paths, records
+from nbrec.recommenders import CONTEXTS, MODELS, names
 
 DRAWS = 12  # of each model, besides the settings that it starts from
 TARGETS = 5  # of each validation user: their last items, so that chance weighs less in the choice
@@ -58,9 +58,8 @@ SPACES: dict[str, Mapping[str, tuple]] = {
     "gat": GRAPH | {"dropout": (0.0, 0.2, 0.4, 0.6)},
 }
 BACKBONES = [name for name in names("sequence") if MODELS[name].defaults]
-CONTEXTS = names(*recommenders.CONTEXTS)
 SPACES |= {backbone: SEQUENCE for backbone in BACKBONES}
-SPACES |= {f"{backbone}+{context}": SEQUENCE | FUSION for context in CONTEXTS
+SPACES |= {f"{backbone}+{context}": SEQUENCE | FUSION for context in names(*CONTEXTS)
            for backbone in BACKBONES}
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from nbrec import checks
+from nbrec.checks import HIGHEST, LOWEST
 from nbrec.data import untrusted
 from nbrec.data.datasets import Format
 from nbrec.data.tables import Place
@@ -18,7 +19,6 @@ from nbrec.data.untrusted import bad, quoted
 
 FIRST_TIME = 788_918_400  # 1995-01-01: MovieLens opened in 1995
 LAST_TIME = 4_102_444_800  # 2100-01-01: beyond it, a time is most likely in milliseconds
-LOWEST, HIGHEST = 0.5, 5.0  # stars
 TOP = 1 << 13  # bytes in which the header and the first row are looked for
 NEEDED = ("userId", "movieId", "timestamp (or position)")
 
