@@ -44,8 +44,9 @@ class ContentRecommender(Recommender):
     def fit(self, train: Sequences, validation: Sequences | None = None) -> Self:
         """Read the documents of the catalogue; the interactions play no part."""
         vectors, self.seconds = self._read(self.documents.reindex(train.catalogue).fillna(""))
+        self.keep(vectors)
         self.remember(train)
-        return self.keep(vectors)
+        return self
 
     def keep(self, vectors: np.ndarray) -> Self:
         """Take vectors as if they had just been read: (V, d), sparse or dense."""

@@ -134,10 +134,11 @@ def run(
     inner = progress and n_jobs == 1 and sys.stderr.isatty()
     parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
     with bar:
-        for row in parallel(_calls(jobs, threads, inner)):
-            rows[Path(row["path"])] = row
+        for record in parallel(_calls(jobs, threads, inner)):
+            path = records.record_path(*(record[name] for name in records.IDENTITY), folder)
+            rows[path] = records.flatten(record, path)  # here, where all metrics are known
             bar.set_postfix_str(
-                f"{row['model']}, {row['variant']}, fold {row['fold']}", refresh=False
+                f"{record['model']}, {record['variant']}, fold {record['fold']}", refresh=False
             )
             bar.update()
     return pd.DataFrame(list(rows.values()))

@@ -149,9 +149,18 @@ def per_user(name: str, ranks: np.ndarray) -> np.ndarray:
 
     Args:
         ranks: int (U,), 1 is best.
+
+    Raises:
+        ValueError: the metric gives anything but a finite number for each user.
     """
     metric, k = parse(name)
-    return metric.per_user(np.asarray(ranks), k)
+    ranks = np.asarray(ranks)
+    values = np.asarray(metric.per_user(ranks, k), np.float64)
+    if values.shape != ranks.shape or not np.isfinite(values).all():
+        raise ValueError(f"metric {name!r} gives {values.shape}, "
+                         f"{int((~np.isfinite(values)).sum())} of them not finite, for ranks of "
+                         f"shape {ranks.shape}: expected a finite number for each user")
+    return values
 
 
 def mean(name: str, ranks: np.ndarray) -> float:

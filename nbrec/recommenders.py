@@ -11,6 +11,7 @@ A hybrid is a name, too: a backbone, and behind each "+" a context that it is jo
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -68,11 +69,23 @@ class Model:
 
     def __post_init__(self):
         checks.choice("kind", self.kind, KINDS)
+        if not callable(self.build):
+            raise ValueError(f"build={self.build!r}: expected a class or a function that makes "
+                             "the model")
+        if not re.fullmatch("#[0-9a-fA-F]{6}", self.colour):
+            raise ValueError(f"colour={self.colour!r}: expected '#rrggbb'")
 
     @property
     def trained(self) -> bool:
         """Whether it is a network that is trained in epochs, from a seed."""
         return self.kind in ("graph", "sequence")
+
+    @property
+    def scores(self) -> bool:
+        """Whether it ranks films by itself, as a content model need not."""
+        made = getattr(self.build, "func", self.build)
+        return not isinstance(made, type) or (
+            getattr(made, "score", Recommender.score) is not Recommender.score)
 
     @property
     def reads(self) -> bool:
@@ -183,7 +196,10 @@ def models_in(name: str) -> list[Model]:
 
 def missing(name: str) -> str:
     """Why a model cannot be used here, in a sentence; "" if it can."""
-    reasons = [reason for model in models_in(name) if (reason := model.missing())]
+    entry, *others = models_in(name)
+    reasons = [reason for model in (entry, *others) if (reason := model.missing())]
+    if not entry.scores:
+        reasons += ["it has no score, so it is a context alone: join it with a sequence model."]
     return f"{name} is left out: {reasons[0]}" if reasons else ""
 
 
@@ -207,9 +223,13 @@ def create(name: str, documents: pd.Series | None = None,
 
     Raises:
         ValueError: the name is not known, there are no documents to read, the model has no such
-            setting, or a context is no recommender of its name.
+            setting, or a context is none of the name's or no recommender of its own.
     """
     parts, (entry, *_) = parse(name), models_in(name)
+    given = dict(contexts or {})
+    if unknown := [c for c in given if c not in parts.contexts]:
+        raise ValueError(f"{name} is not joined with {', '.join(map(repr, unknown))}: expected "
+                         f"{' or '.join(parts.contexts) or 'no contexts'}")
     build, own = entry.build, {f.name for f in fields(TrainSettings)}
     if not entry.trained:
         if entry.reads:
@@ -224,7 +244,6 @@ def create(name: str, documents: pd.Series | None = None,
     if entry.kind == "graph":
         training = TrainSettings(**(GRAPH_TRAINING | {"precision": "fp32"} | train))
         return _named(name, GraphRecommender(build, training, model, inductive))
-    given = dict(contexts or {})
     seed = {"seed": train.get("seed", 0)}
     made = {c: given.get(c) or create(c, documents, **seed if MODELS[c].kind == "graph" else {})
             for c in parts.contexts}

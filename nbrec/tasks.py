@@ -42,7 +42,7 @@ class Task:
     def __call__(
         self, sequences: Sequences, fold: Fold, threads: int | None, progress: bool
     ) -> dict:
-        """Fit, score, write the record, and return its flat row."""
+        """Fit, score, write the record, and return it."""
         if threads:
             torch.set_num_threads(threads)
         train, validation, test = fold.parts(sequences)
@@ -74,7 +74,7 @@ class Task:
         }
         records.write_record(record, self.path)
         self.tidy()
-        return records.flatten(record, self.path)
+        return records.Record(record)
 
     def tidy(self) -> None:
         """Remove the checkpoint, old ones of other settings, and what killed processes have left;

@@ -205,7 +205,7 @@ class SequenceRecommender(Trained):
                     "checkpoint": (context_checkpoints or {}).get(name), "progress": progress,
                     "others": others}
                 context.fit(part, validation, **options)
-            known = np.asarray(context.catalogue)
+            known = np.asarray([] if context.catalogue is None else context.catalogue)
             if not np.array_equal(known, train.catalogue):
                 raise ValueError(f"the context {name!r} was fitted on another catalogue "
                                  f"({known.size} films) than the training "
@@ -219,8 +219,7 @@ class SequenceRecommender(Trained):
                     {name: self._item_vectors(name) for name in self.parts.items}, width,
                     self.fusion_dropout)
             if self.parts.user:
-                user = self.contexts[self.parts.user]
-                self.model.late = LateFusion(user.user_vectors([part[0]]).shape[1], width)
+                self.model.late = LateFusion(self._users([part[0]]).shape[1], width)
         users = None
         if self.parts.user:
             users = (self._user_vectors(part, train=True), self._user_vectors(validation))
@@ -236,19 +235,24 @@ class SequenceRecommender(Trained):
         if self.parts.user:
             checks.histories(histories, model.n_items)
         if self.parts.user and len(histories):
-            users = self.contexts[self.parts.user].user_vectors(
-                histories, not self.parts.literal)
+            users = self._users(histories, not self.parts.literal)
         return model.score_histories(histories, users, self.batch_size)
 
     def _item_vectors(self, context: str) -> torch.Tensor:
         """float32 (V, d): what the early fusion joins, which a control puts out of joint."""
-        vectors = self.contexts[context].item_vectors()
+        vectors = _table(context, "item_vectors", self.contexts[context].item_vectors(),
+                         len(self.contexts[context].catalogue))
         if self.control == "zeros":
             return torch.zeros_like(vectors)
         if self.control == "shuffled":
             order = np.random.default_rng(self.train_settings.seed).permutation(len(vectors))
             return vectors[torch.from_numpy(order)]
         return vectors
+
+    def _users(self, histories: Sequence[np.ndarray], fold_in: bool = True) -> torch.Tensor:
+        """float32 (B, d): what the context of the late fusion says of these histories."""
+        vectors = self.contexts[self.parts.user].user_vectors(histories, fold_in)
+        return _table(self.parts.user, "user_vectors", vectors, len(histories))
 
     def _user_vectors(self, sequences: Sequences, train: bool = False) -> np.ndarray:
         """float32 (M, d): the user's vector after each item.
@@ -257,16 +261,26 @@ class SequenceRecommender(Trained):
         position but the last is told of films that come after it. Otherwise: the vector of a
         newcomer who has seen the items so far.
         """
-        context = self.contexts[self.parts.user]
         if self.parts.literal:
             whole = [sequences[u] for u in range(len(sequences))] if train else (
                 sequences.histories())
-            return context.user_vectors(whole, fold_in=False)[
+            return self._users(whole, fold_in=False)[
                 np.repeat(np.arange(len(sequences)), sequences.lengths)].numpy()
         prefixes = [sequences[u][: t + 1] for u in range(len(sequences))
                     for t in range(len(sequences[u]))]
-        return np.concatenate([context.user_vectors(prefixes[start : start + PREFIXES]).numpy()
+        return np.concatenate([self._users(prefixes[start : start + PREFIXES]).numpy()
                                for start in range(0, len(prefixes), PREFIXES)])
+
+
+def _table(context: str, answer: str, vectors: Any, rows: int) -> torch.Tensor:
+    """What a context answers as float32 (rows, d), checked."""
+    right = isinstance(vectors, torch.Tensor) and vectors.ndim == 2 and len(vectors) == rows
+    if not right or not torch.isfinite(vectors).all():
+        found = (f"{type(vectors).__name__} of shape {tuple(np.shape(vectors))}" if not right else
+                 f"{int((~torch.isfinite(vectors)).sum())} values that are not finite")
+        raise ValueError(f"context {context!r}: {answer} gave {found}; expected a torch.Tensor of "
+                         f"shape ({rows}, d), one row of finite numbers per {answer[:4]}")
+    return vectors.detach().float()
 
 
 def defaults(build: Callable[..., Any]) -> dict[str, Any]:

@@ -241,6 +241,18 @@ def test_a_metric_in_one_place_is_in_records_summaries_tests_and_figures(tmp_pat
     assert evaluated["metrics"]["rbp@20"] == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("per_user, found", [
+    (lambda ranks, k: ranks.mean(), r"gives \(\), 0 of"),
+    (lambda ranks, k: ranks[:2], r"gives \(2,\), 0 of"),
+    (lambda ranks, k: ranks / np.array([1, 0, 2]), r"gives \(3,\), 1 of"),
+])
+def test_a_metric_has_one_finite_number_for_each_user(monkeypatch, per_user, found):
+    monkeypatch.setitem(m.METRICS, "own", m.Metric("Own", per_user))
+    with pytest.raises(ValueError, match=f"metric 'own@20' {found}.*expected a finite number"), \
+            np.errstate(divide="ignore"):
+        m.mean("own@20", np.array([1, 2, 3]))
+
+
 def test_ranks_may_be_floats_if_they_are_whole():
     assert m.hits(np.array([1.0, 4.0]), 3).tolist() == [1, 0]
     with pytest.raises(ValueError, match="expected"):

@@ -733,6 +733,29 @@ def test_one_entry_makes_a_data_set_known_to_load_profiles_and_records(tmp_path,
     assert again["ratings_sha256"].unique().tolist() == [hashlib.sha256(BOOKS.encode()).hexdigest()]
 
 
+@pytest.mark.parametrize("form, message", [
+    ({"separator": "::"}, "separator='::': expected one character; of '::' take ':'"),
+    ({"separator": ""}, "separator='': expected one character"),
+    ({"rename": {"stars": "ratings"}}, "rename to 'ratings': expected one of userId, movieId, rat"),
+    ({"columns": ("userId", "movieId")}, "timestamp or position among the columns"),
+    ({"columns": ("userId", "userId", "movieId", "position")}, "each once"),
+    ({"columns": ("u", "movieId", "position"), "rename": {"u": "userId"}}, "nothing to rename"),
+])
+def test_a_format_that_no_file_has_is_refused(form, message):
+    with pytest.raises(ValueError, match=message):
+        Format(**form)
+
+
+def test_a_column_to_rename_has_to_be_there(tmp_path, monkeypatch):
+    path = table(tmp_path / "books.csv", "reader,book,stars,place\nu1,b1,3,0\n")
+    rename = {"reader": "userId", "book": "movieId", "star": "rating", "place": "position"}
+    monkeypatch.setitem(DATASETS, "books", Dataset(path, ids="text", format=Format(rename=rename)))
+    with pytest.raises(ValueError, match="header 'reader,book,stars,place' without star; expected"):
+        load("books")
+    rename["stars"] = rename.pop("star")
+    assert load("books").ratings.iloc[0].tolist() == [0, 0, 3, 0]
+
+
 def test_an_entry_may_name_a_file_or_an_address(server, tmp_path, monkeypatch):
     path = table(tmp_path / "own.csv", RATINGS)
     monkeypatch.setitem(DATASETS, "own", Dataset(str(path)))

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,11 @@ def chapter(tmp_path, monkeypatch, models, measures=("ndcg@20",), shown=None, **
     exec(recipe("A chapter"), space)
     words = {text.get_text() for text in space["figure"].findobj(lambda a: hasattr(a, "get_text"))}
     return space["runs"].set_index("model"), space["table"].to_html(), words
+
+
+def run_toy(profile, folder):
+    data = replace(toy_data(), movies=TITLES)
+    return experiment.run(profile, folder=folder, data=data, progress=False)
 
 
 def test_a_model_in_one_place_is_in_records_hybrids_tables_and_figures(tmp_path, monkeypatch):
@@ -97,6 +103,45 @@ def test_a_metric_in_one_place_is_in_records_tables_and_figures(tmp_path, monkey
         by_hand = sum(0.2 * 0.8 ** (rank - 1) for rank in ranks if rank <= 20) / len(ranks)
         assert row["rbp@20"] == pytest.approx(by_hand, abs=1e-6) and by_hand > 0
     assert "RBP@20" in table and any("RBP@20" in text for text in words)
+
+
+def test_worker_processes_need_not_know_what_was_added(tmp_path):
+    """They import the package anew; what the main process added reaches them, or is done here."""
+    space = {"__name__": "recipe"}
+    exec(recipe("A model"), space)
+    exec(recipe("A metric"), space)
+    profile = replace(PROFILE, folds_run=(0,), variants={"original": {}}, models={
+        "gru4rec": TINY, "gru4rec+gat": TINY, "gat": {"d_model": 4, "max_epochs": 1}})
+    first, again = (experiment.run(profile, folder=tmp_path, data=toy_data(), n_jobs=2,
+                                   progress=False) for _ in range(2))
+    for run, row in zip(first.itertuples(), again.to_dict("records"), strict=True):
+        ranks = np.array(run.record["ranks"])
+        by_hand = np.where(ranks <= 20, 0.2 * 0.8 ** (ranks - 1.0), 0).mean()
+        assert row["rbp@20"] == pytest.approx(by_hand, abs=1e-6) and by_hand > 0
+    assert first["rbp@20"].tolist() == again["rbp@20"].tolist()
+
+
+def test_a_metric_that_was_changed_counts_for_records_that_exist(tmp_path):
+    space = {"__name__": "recipe"}
+    exec(recipe("A metric"), space)
+    profile = replace(PROFILE, folds_run=(0,), variants={"original": {}}, models={"markov": {}})
+    before = run_toy(profile, tmp_path).iloc[0]
+    half = partial(space["rank_biased_precision"], p=0.5)
+    metrics.METRICS["rbp"] = metrics.Metric("RBP", half, cutoffs=(20,))
+    ranks = np.array(before["record"]["ranks"])
+    by_hand = sum(0.5 ** rank for rank in ranks.tolist() if rank <= 20) / len(ranks)
+    after = run_toy(profile, tmp_path).iloc[0]
+    assert after["rbp@20"] == pytest.approx(by_hand, abs=1e-6) != before["rbp@20"]
+    assert after["record"]["metrics"]["rbp@20"] == before["rbp@20"]  # what the file holds
+
+
+def test_a_context_without_a_score_is_left_out_where_it_would_stand_alone(tmp_path, caplog):
+    exec(recipe("A context"), {"__name__": "recipe"})
+    profile = replace(PROFILE, folds_run=(0,), variants={"original": {}},
+                      models={"genres": {}, "transformer+genres": HYBRID, "popularity": {}})
+    runs = run_toy(profile, tmp_path)
+    assert runs["model"].tolist() == ["transformer+genres", "popularity"]
+    assert "genres is left out: it has no score" in caplog.text
 
 
 def test_a_data_set_in_one_place_can_be_run(tmp_path, monkeypatch):

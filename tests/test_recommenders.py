@@ -304,6 +304,41 @@ def test_a_context_that_was_created_by_another_name_is_refused():
         recommenders.create("mamba+gat", contexts={"gat": recommenders.create("gcn")})
 
 
+@pytest.mark.parametrize("name, given", [("mamba+gat", "gcn"), ("mamba", "gat")])
+def test_a_context_that_a_name_does_not_have_is_refused(name, given):
+    expected = "gat" if "gat" in name else "no contexts"
+    with pytest.raises(ValueError, match=f"not joined with '{given}': expected {expected}"):
+        recommenders.create(name, contexts={given: recommenders.create(given)})
+
+
+@pytest.mark.parametrize("name, breaks", [
+    ("popularity", "interactions"), ("ease", "interactions"), ("item-knn", "product"),
+    ("user-knn", "interactions"), ("svd", "np.ascontiguousarray"), ("markov", "np.bincount"),
+    ("tfidf", "Content"),
+])
+def test_a_fit_that_failed_half_way_does_not_pass_for_fitted(monkeypatch, name, breaks):
+    model = small(name)
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"{type(model).__module__}.{breaks}", stop)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(data())
+    monkeypatch.undo()
+    with pytest.raises(RuntimeError, match="call fit first"):
+        model.recommend([])
+
+
+@pytest.mark.parametrize("wrong, message", [
+    ({"build": 3}, "build=3: expected a class or a function"),
+    ({"colour": "red"}, "colour='red': expected '#rrggbb'"),
+])
+def test_an_entry_that_nothing_can_be_made_of_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        recommenders.Model(**{"build": dict, "kind": "classical", "label": "Own"} | wrong)
+
+
 def test_what_a_context_has_to_answer():
     from nbrec.models.recommender import Context
 

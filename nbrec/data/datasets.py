@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 GROUPLENS = "https://files.grouplens.org/datasets/movielens"
 _RESEARCH = (
@@ -16,6 +17,7 @@ _RESEARCH = (
 )
 _SHARE = _RESEARCH + "May be redistributed, transformations included, under the same terms."
 _NO_SHARE = _RESEARCH + "May not be redistributed without separate permission."
+KNOWN = ("userId", "movieId", "rating", "timestamp", "position")
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,28 @@ class Format:
         columns: their names, if the first line has none; "" for one that has to be empty.
         rename: name in the first line -> userId, movieId, rating (stars), timestamp (seconds since
             1970 UTC) or position (place in the user's order of time).
+
+    Raises:
+        ValueError: a separator, a column or a new name is none of those.
     """
 
     separator: str = ","
     columns: tuple[str, ...] = ()
     rename: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.separator) != 1:
+            raise ValueError(f"separator={self.separator!r}: expected one character; of '::' take "
+                             "':', and name an empty column between each two")
+        if unknown := [name for name in self.rename.values() if name not in KNOWN]:
+            raise ValueError(f"rename to {unknown[0]!r}: expected one of {', '.join(KNOWN)}")
+        named = [c for c in self.columns if c]
+        lacking = [c for c in KNOWN[:2] if c not in named] + (
+            [] if {*KNOWN[-2:]} & {*named} else ["timestamp or position"])
+        if self.columns and (lacking or self.rename or len({*named}) < len(named)):
+            raise ValueError(f"columns={self.columns!r}, rename={dict(self.rename)!r}: expected "
+                             "userId, movieId and timestamp or position among the columns, each "
+                             "once, and nothing to rename")
 
 
 _FOUR = ("userId", "movieId", "rating", "timestamp")
@@ -68,7 +87,7 @@ class Dataset:
         stand_in: whether MovieLens 100K from a package index may take its place.
     """
 
-    source: str
+    source: str | Path
     interactions: str = ""
     format: Format | None = None
     repeats: str = "error"
@@ -84,12 +103,12 @@ class Dataset:
     @property
     def is_address(self) -> bool:
         """Whether the source has to be downloaded."""
-        return self.source.startswith(("https://", "http://"))
+        return str(self.source).startswith(("https://", "http://"))
 
     @property
     def archive(self) -> str:
         """File name of the archive."""
-        return self.source.rpartition("/")[2]
+        return str(self.source).rpartition("/")[2]
 
 
 def _grouplens(name: str, version: str, size: int, checksum: str, interactions: str, sha256: str,

@@ -120,6 +120,7 @@ def _columns(place: Place, name: str, form: Format) -> list[str]:
         raise bad(label, "an empty file", "rows of a table", "Fetch the file anew.")
     columns = list(form.columns)
     if not columns:
+        untrusted.columns([c.strip() for c in row], tuple(form.rename), label, line, form.separator)
         columns = [form.rename.get(c.strip(), c.strip()) for c in row]
         untrusted.columns(columns, NEEDED, label, line, form.separator)
         line, row = next(lines, (1, []))

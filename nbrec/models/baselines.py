@@ -20,8 +20,8 @@ class Popularity(Recommender):
 
     def fit(self, train: Sequences, validation: Sequences | None = None) -> Popularity:
         """Count the training sequences that contain each item."""
-        self.remember(train)
         self.counts = np.asarray(interactions(train).sum(axis=0)).ravel().astype(np.float32)
+        self.remember(train)
         return self
 
     def score(self, histories: Sequence[np.ndarray]) -> np.ndarray:
@@ -55,7 +55,6 @@ class MarkovChain(Recommender):
             raise ValueError("there is no training sequence: expected one or more")
         from scipy import sparse
 
-        self.remember(train)
         n = train.n_items
         last = np.ones(len(train.items), dtype=bool)
         last[train.offsets[1:] - 1] = False  # the last item of a user has no successor
@@ -66,6 +65,7 @@ class MarkovChain(Recommender):
         )
         self.totals = np.asarray(self.counts.sum(axis=1)).ravel()
         self.shares = (np.bincount(train.items, minlength=n) / len(train.items)).astype(np.float32)
+        self.remember(train)
         return self
 
     def score(self, histories: Sequence[np.ndarray]) -> np.ndarray:
@@ -95,13 +95,13 @@ class EASE(Recommender):
 
     def fit(self, train: Sequences, validation: Sequences | None = None) -> EASE:
         """Invert the regularised item-item matrix: O(V^3) time, O(V^2) memory."""
-        self.remember(train)
         x = interactions(train)
         gram = (x.T @ x).toarray()
         gram[np.diag_indices_from(gram)] += self.l2
         precision = np.linalg.inv(gram)
         self.weights = -precision / np.diag(precision)
         self.weights[np.diag_indices_from(self.weights)] = 0.0
+        self.remember(train)
         return self
 
     def score(self, histories: Sequence[np.ndarray]) -> np.ndarray:

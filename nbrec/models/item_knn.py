@@ -51,7 +51,6 @@ class ItemKNN(Recommender):
 
     def fit(self, train: Sequences, validation: Sequences | None = None) -> ItemKNN:
         """Compute the similarities S, float32 sparse (V, V), from the training sequences."""
-        self.remember(train)
         m = interactions(train)
         norms = np.sqrt(np.bincount(m.indices, minlength=train.n_items)).astype(np.float32)
         m.data /= norms[m.indices]  # columns of length 1: S = M'M
@@ -61,6 +60,7 @@ class ItemKNN(Recommender):
             s.data *= both / (both + np.float32(self.shrinkage))
         if self.neighbours is not None:
             self.similarities = _largest(self.similarities, self.neighbours)
+        self.remember(train)
         return self
 
     def score(self, histories: Sequence[np.ndarray]) -> np.ndarray:

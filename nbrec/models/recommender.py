@@ -20,8 +20,9 @@ if TYPE_CHECKING:  # hints alone: an architecture needs torch and numpy, and no 
 class Recommender:
     """What all recommenders share: an answer in movieIds, and a description of themselves.
 
-    A model adds ``fit``, whose first line is ``self.remember(train)``, and ``score``. What
-    ``__init__`` takes it keeps as attributes of the same names.
+    A model adds ``score`` and ``fit``, which ends with ``self.remember(train)``, so that one that
+    failed half-way does not pass for fitted. What ``__init__`` takes it keeps as attributes of the
+    same names.
     """
 
     name = ""  # that it was created by
@@ -112,7 +113,7 @@ class Context(Protocol):
     seconds: float
 
     def fit(self, train: Sequences, validation: Sequences | None = None) -> Any:
-        """Learn from the training sequences, and keep their catalogue."""
+        """Learn from the training sequences and, once all is learned, keep their catalogue."""
 
     def item_vectors(self) -> Tensor:
         """float32 (V, d): what is known of each item, for an early fusion."""

@@ -45,10 +45,10 @@ class SVD(Recommender):
         if self.rank >= min(m.shape):
             raise ValueError(f"rank={self.rank}: expected less than {min(m.shape)}, the smaller "
                              f"side of {m.shape[0]} users and {m.shape[1]} items")
-        self.remember(train)
         start = np.random.default_rng(self.seed).standard_normal(min(m.shape))
         _, _, vt = svds(m.astype(np.float64), self.rank, v0=start)
         self.items = np.ascontiguousarray(vt.T, dtype=np.float32)
+        self.remember(train)
         return self
 
     def score(self, histories: Sequence[np.ndarray]) -> np.ndarray:

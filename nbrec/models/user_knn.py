@@ -40,9 +40,9 @@ class UserKNN(Recommender):
 
     def fit(self, train: Sequences, validation: Sequences | None = None) -> UserKNN:
         """Keep M: nothing is computed before somebody asks."""
-        self.remember(train)
         self.matrix = interactions(train)
         self.norms = np.sqrt(np.diff(self.matrix.indptr)).astype(np.float32)
+        self.remember(train)
         return self
 
     def score(self, histories: Sequence[np.ndarray]) -> np.ndarray:
