@@ -19,7 +19,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from nbrec import checks, files, paths, recommenders
+from nbrec import checks, files, paths, recommenders, records
 from nbrec.data import movielens, text
 from nbrec.data.movielens import MovieLens
 from nbrec.preprocessing import SequenceSettings, build_sequences

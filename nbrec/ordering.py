@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from nbrec import checks
+
 TIES = ("file", "random", "hash")
 
 
@@ -24,7 +26,12 @@ def time_order(users: np.ndarray, movies: np.ndarray, times: np.ndarray, ties: s
 
     Returns:
         int64 (M,), the rows' places in the table.
+
+    Raises:
+        ValueError: ties is none of those, or resolution no whole number of 1 or more.
     """
+    checks.choice("ties", ties, TIES)
+    checks.whole("resolution", resolution, low=1)
     if resolution > 1:
         times = np.rint(times / resolution).astype(np.int64)
     if ties == "file":

@@ -115,3 +115,10 @@ def test_usual_settings_of_the_order_are_not_named_in_records():
     assert SequenceSettings(ties="hash", time_resolution=64).described()["time_resolution"] == 64
     with pytest.raises(ValueError, match="ties='order'"):
         SequenceSettings(ties="order")
+
+
+@pytest.mark.parametrize("wrong", [{"ties": "hashes"}, {"resolution": 0}, {"resolution": 1.5}])
+def test_an_order_that_there_is_not_is_refused(wrong):
+    one = np.array([1])
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}=.*expected"):
+        time_order(one, one, one, **wrong)
