@@ -15,12 +15,11 @@ import logging
 import math
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-
-from nbrec.models import selective_scan_loops as loops
 
 log = logging.getLogger(__name__)
 
@@ -116,14 +115,21 @@ def _library_scan(kernel: Callable, u: Tensor, delta: Tensor, A: Tensor, B: Tens
     return kernel(u, delta, A.contiguous(), B, C).transpose(1, 2)
 
 
+def _compiled_loops() -> ModuleType | None:
+    """None without numba, which is loaded by the first scan: it takes as long as all models do."""
+    from nbrec.models import selective_scan_loops as loops
+
+    return None if loops.njit is None else loops
+
+
 class _SelectiveScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx, A, zoh, u, delta, B, C):
         ctx.zoh = zoh
-        ctx.loops = loops.njit is not None and u.device.type == "cpu" and not zoh
+        ctx.loops = loops = None if zoh or u.device.type != "cpu" else _compiled_loops()
         y = torch.empty(u.shape, dtype=u.dtype, device=u.device)
         entering = u.new_zeros(len(u), math.ceil(u.shape[1] / CHUNK) + 1, *A.shape)
-        if ctx.loops:
+        if loops:
             loops.in_threads(partial(loops.forward, CHUNK), A, u, delta, B, C, y, entering)
         else:
             _forward(A, zoh, u, delta, B, C, y, entering)
@@ -134,9 +140,10 @@ class _SelectiveScan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_y):
         A, *saved = ctx.saved_tensors
+        loops = ctx.loops
         grads = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in saved[:-1]]
         tensors = *saved, grad_y.contiguous(), *grads
-        if ctx.loops:
+        if loops:
             grad_A = sum(loops.in_threads(partial(loops.backward, CHUNK), A, *tensors))
         else:
             grad_A = _backward(A, ctx.zoh, *tensors)
