@@ -135,7 +135,8 @@ def run(
     parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
     with bar:
         for record in parallel(_calls(jobs, threads, inner)):
-            path = records.record_path(*(record[name] for name in records.IDENTITY), folder)
+            path = records.record_path(
+                **{name: record[name] for name in records.IDENTITY}, folder=folder)
             rows[path] = records.flatten(record, path)  # here, where all metrics are known
             bar.set_postfix_str(
                 f"{record['model']}, {record['variant']}, fold {record['fold']}", refresh=False

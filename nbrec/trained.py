@@ -241,7 +241,7 @@ class SequenceRecommender(Trained):
     def _item_vectors(self, context: str) -> torch.Tensor:
         """float32 (V, d): what the early fusion joins, which a control puts out of joint."""
         vectors = _table(context, "item_vectors", self.contexts[context].item_vectors(),
-                         len(self.contexts[context].catalogue))
+                         np.size(self.contexts[context].catalogue))  # type: ignore[arg-type]
         if self.control == "zeros":
             return torch.zeros_like(vectors)
         if self.control == "shuffled":

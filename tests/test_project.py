@@ -182,7 +182,8 @@ FLOORS = {  # what a part of the package may import of it, the ground apart
     "profiles": {"preprocessing", "recommenders", "tuning"},
     "tasks": {"data", "evaluate", "metrics", "models", "preprocessing", "profiles", "provenance",
               "recommenders", "records", "sequences", "train", "trained"},
-    "experiment": {"data", "preprocessing", "profiles", "recommenders", "sequences", "tasks"},
+    "experiment": {"data", "preprocessing", "profiles", "recommenders", "records", "sequences",
+                   "tasks"},
 }
 
 

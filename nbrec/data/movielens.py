@@ -126,7 +126,7 @@ def load(name: str | Path, folder: str | Path | None = None, *, fallback: bool =
     if fallback and (target / STAND_IN.folder).is_dir():  # one book, one data set: no second try
         return _stand_in(name, target / STAND_IN.folder, repeats, ids)
     mirror = os.environ.get("NBREC_MIRROR")
-    url = f"{mirror.rstrip('/')}/{dataset.archive}" if mirror else dataset.source
+    url = f"{mirror.rstrip('/')}/{dataset.archive}" if mirror else str(dataset.source)
     archive, failed = None, ""
     try:
         archive = download(dataset, url, target)

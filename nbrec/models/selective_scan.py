@@ -40,7 +40,7 @@ def _library() -> Callable | None:
             return library.selective_scan_fn
         reason = "it was installed without its CUDA part"
     log.warning("mamba-ssm is here, but cannot be used (%s): the scan runs in torch, which gives "
-                "the same numbers, more slowly.", reason)
+                "the same numbers up to rounding, more slowly.", reason)
     return None
 
 

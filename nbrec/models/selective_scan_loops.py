@@ -12,7 +12,7 @@ from torch import Tensor
 
 try:
     from numba import njit
-except ImportError:  # torch alone gives the same numbers, more slowly
+except ImportError:  # torch alone gives the same numbers up to rounding, slower
     njit = None  # type: ignore[assignment]
 
 CACHE = 250_000  # numbers that a loop works on at once, to stay in a CPU's cache
