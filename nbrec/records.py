@@ -172,13 +172,14 @@ def read_record(path: str | Path) -> Record:
 def flatten(record: Mapping[str, Any], path: str | Path = "") -> dict[str, Any]:
     """One flat row of a record: who it is, its metrics, seconds, counts, hashes, and itself.
 
-    Metrics are computed from the ranks, as ``METRICS`` has them now: the record may be older, or
-    written by a process that did not know one. The last column, "record", is the whole record: what
+    A metric that the record does not have, because it is older or was written by a process that did
+    not know it, is computed from its ranks. The last column, "record", is the whole record: what
     needs ranks, settings or curves has them without reading them again.
     """
     ranks = np.array(record["ranks"])
     row = {name: record[name] for name in IDENTITY} | dict(record["metrics"])
-    row |= {name: round(metrics.mean(name, ranks), 6) for name in metrics.names()}
+    row |= {name: round(metrics.mean(name, ranks), 6)
+            for name in metrics.names() if name not in row}
     row |= {f"seconds_{part}": s for part, s in record["seconds"].items()}
     row["seconds"] = sum(record["seconds"].values())
     row |= dict(record["personalisation"])

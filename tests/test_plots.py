@@ -422,3 +422,10 @@ def test_plotly_in_the_book_asks_no_other_host(monkeypatch):
     monkeypatch.setenv("NBREC_BOOK", "0")
     monkeypatch.setattr(go.Figure, "show", lambda self: shown.append(self))
     assert plots.show_plotly(fig, "fig-toy") is None and shown == [fig]
+
+
+def test_a_table_of_one_row_offers_no_order():
+    two = pd.DataFrame({"model": ["a", "b"], "hr": [0.1, 0.2]})
+    assert "nbrec-sortable" in plots.table(two, sortable=True).to_html()
+    assert "nbrec-sortable" not in plots.table(two[:1], sortable=True).to_html()
+    assert "nbrec-sortable" not in plots.table(two).to_html()

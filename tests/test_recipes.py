@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -119,20 +118,6 @@ def test_worker_processes_need_not_know_what_was_added(tmp_path):
         by_hand = np.where(ranks <= 20, 0.2 * 0.8 ** (ranks - 1.0), 0).mean()
         assert row["rbp@20"] == pytest.approx(by_hand, abs=1e-6) and by_hand > 0
     assert first["rbp@20"].tolist() == again["rbp@20"].tolist()
-
-
-def test_a_metric_that_was_changed_counts_for_records_that_exist(tmp_path):
-    space = {"__name__": "recipe"}
-    exec(recipe("A metric"), space)
-    profile = replace(PROFILE, folds_run=(0,), variants={"original": {}}, models={"markov": {}})
-    before = run_toy(profile, tmp_path).iloc[0]
-    half = partial(space["rank_biased_precision"], p=0.5)
-    metrics.METRICS["rbp"] = metrics.Metric("RBP", half, cutoffs=(20,))
-    ranks = np.array(before["record"]["ranks"])
-    by_hand = sum(0.5 ** rank for rank in ranks.tolist() if rank <= 20) / len(ranks)
-    after = run_toy(profile, tmp_path).iloc[0]
-    assert after["rbp@20"] == pytest.approx(by_hand, abs=1e-6) != before["rbp@20"]
-    assert after["record"]["metrics"]["rbp@20"] == before["rbp@20"]  # what the file holds
 
 
 def test_a_context_without_a_score_is_left_out_where_it_would_stand_alone(tmp_path, caplog):

@@ -150,6 +150,7 @@ def table(
 
 def _dress(styler: Styler, caption: str | None, small: bool = False, sortable: bool = False
            ) -> Styler:
+    sortable = sortable and len(styler.index) > 1  # one row has no order
     classes = "dataframe nbrec-table" + " nbrec-sortable" * sortable  # see book/assets/tables.js
     styler = styler.set_table_attributes(f'class="{classes}"')
     styler = styler.set_table_styles([
