@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nbrec import losses
 from nbrec.book import budget
 from nbrec.book.budget import Size
-from nbrec.models import selective_scan
+from nbrec.models import selective_scan, selective_scan_loops
 from nbrec.models.fusion import EarlyFusion
 from nbrec.recommenders import MODELS
 
@@ -176,7 +176,7 @@ class Traffic(TorchDispatchMode):
 
 
 def test_how_often_the_scan_touches_its_states(monkeypatch):
-    monkeypatch.setattr(selective_scan.loops, "njit", None)
+    monkeypatch.setattr(selective_scan_loops, "njit", None)
     batch, length, inner, states = 4, 96, 128, 16
     u, delta, B, C = (torch.rand(batch, length, width).requires_grad_()
                       for width in (inner, inner, states, states))
