@@ -14,8 +14,8 @@ from nbrec.recommenders import MODELS, Parts
 
 # What differs in the preprocessing of a variant (thesis section 2.2).
 VARIANTS: dict[str, dict[str, Any]] = {"original": {}, "truncated": {"left_truncate": 20}}
-# What is asked for, the next film of a page or the first of the next one: the reference run has
-# both. People rate page by page, a minute is enough to turn one (chapter 2).
+# The next film of a page of the web site is another question than the first film of the next page,
+# or of the next session: what is asked for comes after a pause of so many seconds.
 ASKED: dict[str, dict[str, Any]] = {"pages": {"session_gap": 60}, "sessions": {"session_gap": 3600}}
 
 

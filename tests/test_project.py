@@ -219,10 +219,10 @@ def test_every_floor_of_the_package_stands_on_those_below():
 
 
 @pytest.mark.parametrize("refuse", [True, False])
-def test_architectures_need_torch_and_numpy_alone_and_load_at_once(refuse):
+def test_architectures_need_torch_and_numpy_alone(refuse):
     """Where other packages are there, they are loaded when they are used."""
     code = """
-import importlib, pkgutil, sys, time
+import importlib, pkgutil, sys
 import torch  # with what it needs itself
 
 class Refuse:
@@ -232,18 +232,15 @@ class Refuse:
 
 if REFUSE:
     sys.meta_path.insert(0, Refuse())
-began = time.process_time()
 import nbrec.models
 for module in pkgutil.iter_modules(nbrec.models.__path__, "nbrec.models."):
     if REFUSE or not module.name.endswith("_loops"):
         importlib.import_module(module.name)
-print(time.process_time() - began)
 assert not {"numba", "scipy", "pandas"} & set(sys.modules)
 """
     code = code.replace("REFUSE", str(refuse))
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert not done.returncode, done.stderr
-    assert float(done.stdout) < 0.2  # seconds of the processor, on top of torch's own
 
 
 # Numbers in prose that no `says` stands behind yet: no chapter may have more.
